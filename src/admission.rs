@@ -1,0 +1,473 @@
+//! `AdmissionReview` in, `AdmissionReview` out; cannot fail.
+//!
+//! [`review`] is the pure part: bytes and a snapshot in, an answer out. A readable review is always
+//! answered with `allowed: true`: reach is no policy engine, and a pod without a proxy is better than no
+//! pod. What reach cannot decide (presets or namespace not known yet) is answered with an HTTP error, so
+//! that the API server applies its failure policy and counts it, instead of a quiet "nothing to do".
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+
+use crate::inject::pod::{List, Pod, Text};
+use crate::inject::snapshot::Snapshot;
+use crate::inject::{self, Target, annotation, patch};
+use crate::presets::Presets;
+use crate::telemetry::{Outcome, ReviewMetrics, Skip};
+
+/// Path of the webhook.
+pub const PATH: &str = "/mutate/pods";
+/// Largest request, in bytes: the API server takes objects of up to 3 MiB, and a review can hold two of
+/// them and the growth of JSON (controller-runtime has the same limit).
+pub const MAX_BODY: usize = 7 * 1024 * 1024;
+/// Longest time for the body to arrive and a namespace to become known. `?timeout=` of the API server
+/// shortens it.
+pub const MAX_TIME: Duration = Duration::from_secs(3);
+/// Requests taken at once; one more is answered with 503 at once rather than late.
+pub const MAX_REQUESTS: usize = 256;
+/// Largest patch, in bytes. The API server writes the patch to the audit log and the pod to etcd, whose
+/// limit of 1.5 MiB a larger one could reach.
+pub const MAX_PATCH: usize = 256 * 1024;
+/// Most warnings in one answer, and the longest one in characters: past 4096 characters in all, the API
+/// server cuts each to 256.
+const MAX_WARNINGS: usize = 12;
+const MAX_WARNING: usize = 240;
+/// How long a namespace that is not known may take to become known. It was often created a moment ago,
+/// and the API server does not wait for our watch.
+const NAMESPACE_LAG: Duration = Duration::from_secs(1);
+
+/// The answer to a review.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// JSON.
+    pub body: Vec<u8>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// The namespace of the request is not known, so nothing can be said about the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownNamespace;
+
+/// What the handler needs.
+#[derive(Debug)]
+pub struct Admission {
+    presets: Arc<Presets>,
+    metrics: ReviewMetrics,
+    requests: Semaphore,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Review<'a> {
+    #[serde(borrow)]
+    api_version: Text<'a>,
+    kind: Text<'a>,
+    request: Option<ReviewRequest<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReviewRequest<'a> {
+    #[serde(borrow)]
+    uid: Text<'a>,
+    #[serde(default)]
+    resource: Resource<'a>,
+    #[serde(default)]
+    sub_resource: Option<Text<'a>>,
+    operation: Text<'a>,
+    #[serde(default)]
+    namespace: Option<Text<'a>>,
+    #[serde(default)]
+    object: Option<Pod<'a>>,
+    #[serde(default)]
+    old_object: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Resource<'a> {
+    #[serde(borrow)]
+    group: Text<'a>,
+    resource: Text<'a>,
+}
+
+/// Just enough of a review to answer it.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    request: EnvelopeRequest<'a>,
+}
+
+#[derive(Deserialize)]
+struct EnvelopeRequest<'a> {
+    #[serde(borrow)]
+    uid: Text<'a>,
+}
+
+/// The ephemeral containers of a pod before the request.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Before<'a> {
+    #[serde(borrow)]
+    spec: BeforeSpec<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct BeforeSpec<'a> {
+    #[serde(borrow)]
+    ephemeral_containers: List<BeforeContainer<'a>>,
+}
+
+#[derive(Deserialize)]
+struct BeforeContainer<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+}
+
+// === the pure part ===
+
+/// Answers a review. Never panics, whatever the bytes are.
+///
+/// # Errors
+/// If the namespace is not known; ask again with a newer snapshot.
+pub fn review(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<Answer, UnknownNamespace> {
+    guard(body, || decide(body, snapshot, metrics))
+}
+
+/// A mistake in the engine admits the pod unchanged.
+fn guard(
+    body: &[u8],
+    decide: impl FnOnce() -> Result<Answer, UnknownNamespace>,
+) -> Result<Answer, UnknownNamespace> {
+    // What `decide` borrows is read only, so nothing is left half done.
+    catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| {
+        Ok(match uid(body) {
+            Some(uid) => allowed(&uid, Outcome::panicked, None, &[NOT_INJECTED.to_owned()]),
+            None => bad_request("the review cannot be read"),
+        })
+    })
+}
+
+const NOT_INJECTED: &str =
+    "reach: injection skipped because of an internal error; the pod is admitted unchanged";
+
+fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<Answer, UnknownNamespace> {
+    let review: Review<'_> = match serde_json::from_slice(body) {
+        Ok(review) => review,
+        Err(_) => return Ok(unreadable(body)),
+    };
+    if *review.api_version != *"admission.k8s.io/v1" || *review.kind != *"AdmissionReview" {
+        return Ok(bad_request("expected an AdmissionReview of admission.k8s.io/v1"));
+    }
+    let Some(request) = review.request else {
+        return Ok(bad_request("the review has no request"));
+    };
+    let before;
+    let target = match (&*request.operation, request.sub_resource.as_deref().unwrap_or_default()) {
+        _ if *request.resource.resource != *"pods" || !request.resource.group.is_empty() => {
+            return Ok(not_ours(&request.uid, metrics));
+        }
+        ("CREATE", "") => Target::Pod,
+        ("UPDATE", "ephemeralcontainers") => {
+            let Ok(names) = ephemeral_containers(request.old_object) else {
+                return Ok(unreadable(body));
+            };
+            before = names;
+            Target::EphemeralContainers(&before)
+        }
+        _ => return Ok(not_ours(&request.uid, metrics)),
+    };
+    let Some(pod) = request.object else {
+        return Ok(unreadable(body));
+    };
+    let namespace =
+        snapshot.namespace(request.namespace.as_deref().unwrap_or_default()).ok_or(UnknownNamespace)?;
+    let plan = match inject::plan(&namespace, &pod, target) {
+        Err(_) => return Ok(unreadable(body)),
+        Ok(Err(reason)) => {
+            metrics.skipped(reason.into(), 1);
+            return Ok(allowed(&request.uid, Outcome::skipped, None, &[]));
+        }
+        Ok(Ok(plan)) => plan,
+    };
+    metrics.skipped(Skip::preset_conflict, plan.skipped.len());
+    metrics.skipped(Skip::variable_conflict, plan.conflicts.len());
+    metrics.skipped(Skip::unmergeable_variable, plan.unmergeable(&pod).count());
+    let warnings = annotation::warnings(&plan, &pod);
+    Ok(match patch::write(&plan, &pod, "") {
+        None => allowed(&request.uid, Outcome::unchanged, None, &warnings),
+        Some(patch) if patch.len() > MAX_PATCH => {
+            let warning =
+                format!("reach: injection skipped: the patch has {} bytes, at most {MAX_PATCH}", patch.len());
+            allowed(&request.uid, Outcome::too_large, None, &[warning])
+        }
+        Some(patch) => {
+            metrics.injected(plan.applied.len());
+            allowed(&request.uid, Outcome::injected, Some(&patch), &warnings)
+        }
+    })
+}
+
+fn ephemeral_containers(before: Option<&RawValue>) -> Result<Vec<Text<'_>>, serde_json::Error> {
+    let Some(before) = before else {
+        return Ok(Vec::new());
+    };
+    let before: Option<Before<'_>> = serde_json::from_str(before.get())?;
+    let containers = before.unwrap_or_default().spec.ephemeral_containers.0.unwrap_or_default();
+    Ok(containers.into_iter().map(|container| container.name).collect())
+}
+
+fn uid(body: &[u8]) -> Option<Text<'_>> {
+    serde_json::from_slice::<Envelope<'_>>(body).ok().map(|envelope| envelope.request.uid)
+}
+
+/// A request that the webhook's registration should not have sent.
+fn not_ours(uid: &str, metrics: &ReviewMetrics) -> Answer {
+    metrics.skipped(Skip::not_a_pod, 1);
+    allowed(uid, Outcome::skipped, None, &[])
+}
+
+/// A review whose object cannot be read: admitted unchanged when it can be answered at all.
+fn unreadable(body: &[u8]) -> Answer {
+    match uid(body) {
+        Some(uid) => {
+            let warning = "reach: injection skipped: the pod cannot be read; it is admitted unchanged";
+            allowed(&uid, Outcome::unreadable, None, &[warning.to_owned()])
+        }
+        None => bad_request("the body is no AdmissionReview with a request.uid"),
+    }
+}
+
+fn allowed(uid: &str, outcome: Outcome, patch: Option<&[u8]>, warnings: &[String]) -> Answer {
+    let mut body = Vec::with_capacity(patch.map_or(256, |patch| 320 + patch.len() * 4 / 3));
+    body.extend_from_slice(
+        br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"#,
+    );
+    patch::string(&mut body, uid);
+    body.extend_from_slice(br#","allowed":true"#);
+    if let Some(patch) = patch {
+        body.extend_from_slice(br#","patchType":"JSONPatch","patch":""#);
+        base64_simd::STANDARD.encode_append(patch, &mut body);
+        body.push(b'"');
+    }
+    if !warnings.is_empty() {
+        body.extend_from_slice(br#","warnings":["#);
+        for (index, warning) in warnings.iter().take(MAX_WARNINGS).enumerate() {
+            if index > 0 {
+                body.push(b',');
+            }
+            // Warnings travel in an HTTP header.
+            let line: String =
+                warning.chars().map(|c| if c.is_control() { '?' } else { c }).take(MAX_WARNING).collect();
+            patch::string(&mut body, &line);
+        }
+        body.push(b']');
+    }
+    body.extend_from_slice(b"}}");
+    Answer { status: StatusCode::OK, body, outcome }
+}
+
+fn bad_request(message: &str) -> Answer {
+    failure(StatusCode::BAD_REQUEST, Outcome::bad_request, message)
+}
+
+fn failure(status: StatusCode, outcome: Outcome, message: &str) -> Answer {
+    let mut body = br#"{"error":"#.to_vec();
+    patch::string(&mut body, message);
+    body.push(b'}');
+    Answer { status, body, outcome }
+}
+
+// === impl Answer ===
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], Body::from(self.body))
+            .into_response()
+            .with_status(self.status)
+    }
+}
+
+trait WithStatus {
+    fn with_status(self, status: StatusCode) -> Self;
+}
+
+impl WithStatus for Response {
+    fn with_status(mut self, status: StatusCode) -> Self {
+        *self.status_mut() = status;
+        self
+    }
+}
+
+// === impl Admission ===
+
+impl Admission {
+    /// A handler over these presets.
+    #[must_use]
+    pub fn new(presets: Arc<Presets>, metrics: ReviewMetrics) -> Self {
+        Self { presets, metrics, requests: Semaphore::new(MAX_REQUESTS) }
+    }
+
+    /// The routes of the webhook.
+    pub fn router(self) -> Router {
+        Router::new().route(PATH, post(mutate)).with_state(Arc::new(self))
+    }
+
+    async fn handle(&self, request: Request) -> Answer {
+        let Ok(_permit) = self.requests.try_acquire() else {
+            self.metrics.refused(Outcome::overloaded);
+            return failure(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Outcome::overloaded,
+                "too many requests at once",
+            );
+        };
+        if let Err(answer) = acceptable(request.headers()) {
+            self.metrics.refused(answer.outcome);
+            return answer;
+        }
+        let limit = time_limit(request.uri().query());
+        let deadline = tokio::time::Instant::now() + limit;
+        let body = match tokio::time::timeout_at(deadline, read(request)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(answer)) => {
+                self.metrics.refused(answer.outcome);
+                return answer;
+            }
+            Err(_) => {
+                self.metrics.refused(Outcome::timed_out);
+                return failure(
+                    StatusCode::REQUEST_TIMEOUT,
+                    Outcome::timed_out,
+                    "the body did not arrive in time",
+                );
+            }
+        };
+        let start = Instant::now();
+        let answer = self.review(&body, deadline).await;
+        let took = start.elapsed();
+        self.metrics.reviewed(answer.outcome, took);
+        tracing::debug!(
+            uid = uid(&body).as_deref().unwrap_or_default(),
+            outcome = ?answer.outcome,
+            request_bytes = body.len(),
+            reply_bytes = answer.body.len(),
+            micros = took.as_micros(),
+            "reviewed"
+        );
+        answer
+    }
+
+    /// Answers from the current snapshot; waits a moment for a namespace that is not known.
+    async fn review(&self, body: &[u8], deadline: tokio::time::Instant) -> Answer {
+        let Some(snapshot) = self.presets.current() else {
+            return failure(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Outcome::not_ready,
+                "presets are not loaded yet",
+            );
+        };
+        if let Ok(answer) = review(body, &snapshot, &self.metrics) {
+            return answer;
+        }
+        let deadline = deadline.min(tokio::time::Instant::now() + NAMESPACE_LAG);
+        let mut changes = self.presets.changes();
+        loop {
+            if let Some(snapshot) = self.presets.current()
+                && let Ok(answer) = review(body, &snapshot, &self.metrics)
+            {
+                return answer;
+            }
+            if !matches!(tokio::time::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+                let message = "the namespace of the request is not known (yet)";
+                return failure(StatusCode::INTERNAL_SERVER_ERROR, Outcome::not_ready, message);
+            }
+        }
+    }
+}
+
+async fn mutate(State(admission): State<Arc<Admission>>, request: Request) -> Answer {
+    admission.handle(request).await
+}
+
+/// Refuses what no API server sends.
+fn acceptable(headers: &HeaderMap) -> Result<(), Answer> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("application/json") {
+        let message = "expected Content-Type: application/json";
+        return Err(failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, Outcome::bad_request, message));
+    }
+    let encoding = text(header::CONTENT_ENCODING);
+    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
+        let message = "expected a body without Content-Encoding";
+        return Err(failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, Outcome::bad_request, message));
+    }
+    let length = text(header::CONTENT_LENGTH).parse::<usize>().unwrap_or_default();
+    if length > MAX_BODY { Err(too_long()) } else { Ok(()) }
+}
+
+fn too_long() -> Answer {
+    failure(StatusCode::PAYLOAD_TOO_LARGE, Outcome::bad_request, "the body has more than 7 MiB")
+}
+
+/// Reads the body, up to its limit.
+async fn read(request: Request) -> Result<Bytes, Answer> {
+    match Limited::new(request.into_body(), MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_long()),
+        Err(_) => Err(bad_request("the body ended early")),
+    }
+}
+
+/// The time the API server gives (`?timeout=10s`, a Go duration of whole seconds), at most [`MAX_TIME`].
+fn time_limit(query: Option<&str>) -> Duration {
+    query
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .find_map(|pair| pair.strip_prefix("timeout=")?.strip_suffix('s')?.parse().ok())
+        .map_or(MAX_TIME, Duration::from_secs)
+        .min(MAX_TIME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_admits_the_pod_unchanged() {
+        let body =
+            br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-1"}}"#;
+        let answer = guard(body, || panic!("secret")).unwrap();
+        let reply: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(answer.outcome, Outcome::panicked);
+        assert_eq!(reply["response"]["uid"], "u-1");
+        assert_eq!(reply["response"]["allowed"], true);
+        assert!(reply["response"].get("patch").is_none());
+        assert!(reply["response"]["warnings"][0].as_str().unwrap().contains("internal error"));
+    }
+
+    #[test]
+    fn the_time_of_the_api_server_shortens_ours_and_never_lengthens_it() {
+        assert_eq!(time_limit(Some("timeout=1s")), Duration::from_secs(1));
+        assert_eq!(time_limit(Some("a=b&timeout=30s")), MAX_TIME);
+        assert_eq!(time_limit(Some("timeout=soon")), MAX_TIME);
+        assert_eq!(time_limit(None), MAX_TIME);
+    }
+}

@@ -1,0 +1,214 @@
+//! The schema and CEL rules of the CRDs, applied to an object outside of an API server.
+//!
+//! The API server does this for presets in a cluster; [`validate`] does the same for presets in files,
+//! and for objects that were stored before the schema had a rule. The rules themselves stand in the CRD
+//! and nowhere else.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use kube_cel::{CompiledSchema, Validator, compile_schema};
+use serde_json::{Map, Value};
+
+use super::PresetKind;
+
+/// What is wrong with one field of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Path of the field, as in `spec.env[2].name`.
+    pub path: String,
+    /// What was expected and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
+        }
+    }
+}
+
+/// The schema of a kind, with its CEL rules compiled once.
+struct Rules {
+    schema: Value,
+    compiled: CompiledSchema,
+}
+
+impl Rules {
+    fn new(crd: &Value) -> Self {
+        let schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+        let compiled = compile_schema(&schema);
+        Self { schema, compiled }
+    }
+}
+
+static CLUSTER: LazyLock<Rules> = LazyLock::new(|| Rules::new(&super::crds()[0].1));
+static NAMESPACED: LazyLock<Rules> = LazyLock::new(|| Rules::new(&super::crds()[1].1));
+
+thread_local! {
+    // `Validator` is `Send` but not `Sync`.
+    static CEL: Validator = Validator::new();
+}
+
+/// Everything that the CRD of `kind` has against an object, in the order of its fields; empty when the
+/// API server would take it.
+///
+/// `null` counts as absent, as in the API server.
+#[must_use]
+pub fn validate(kind: PresetKind, object: &Value) -> Vec<FieldError> {
+    let rules = match kind {
+        PresetKind::Cluster => &*CLUSTER,
+        PresetKind::Namespaced => &*NAMESPACED,
+    };
+    let mut errors = Vec::new();
+    structure(&rules.schema, object, "", &mut errors);
+    // CEL rules suppose the types of the schema; on an object that lacks them they only repeat the news.
+    if errors.is_empty()
+        && let Err(found) = CEL.with(|cel| cel.validate_compiled(&rules.compiled, object, None))
+    {
+        errors.extend(
+            found
+                .into_vec()
+                .into_iter()
+                .map(|error| FieldError { path: error.field_path, message: error.message }),
+        );
+    }
+    errors
+}
+
+/// The structural part of a schema: types, required and unknown fields, enumerations, bounds.
+fn structure(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let mut fail = |message: String| {
+        errors.push(FieldError { path: path.to_owned(), message });
+    };
+    let expected = schema["type"].as_str();
+    let right = match expected {
+        Some("object") => value.is_object(),
+        Some("array") => value.is_array(),
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
+        Some("boolean") => value.is_boolean(),
+        _ => schema["x-kubernetes-int-or-string"] != true || value.is_string() || value.is_i64(),
+    };
+    if !right {
+        let hint = if expected == Some("string") && !value.is_object() && !value.is_array() {
+            ": put it in quotes"
+        } else {
+            ""
+        };
+        fail(format!(
+            "expected {}, found {}{hint}",
+            name_of_type(expected.unwrap_or("a number or a string")),
+            kind_of(value),
+        ));
+        return;
+    }
+    if let Some(allowed) = schema["enum"].as_array()
+        && !allowed.contains(value)
+    {
+        let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+        fail(format!("unsupported value {value}: write one of {}", allowed.join(", ")));
+    }
+    match value {
+        Value::String(text) => {
+            let length = text.chars().count() as u64;
+            bound(schema, "maxLength", length, |most| {
+                fail(format!("too long: {length} characters, at most {most}"));
+            });
+            if schema["minLength"].as_u64().is_some_and(|least| length < least) {
+                fail("may not be empty".to_owned());
+            }
+        }
+        Value::Number(number) if schema["format"] == "int32" => {
+            if number.as_i64().is_none_or(|number| i32::try_from(number).is_err()) {
+                fail(format!("{number} does not fit: write a number from {} to {}", i32::MIN, i32::MAX));
+            }
+        }
+        Value::Array(items) => {
+            bound(schema, "maxItems", items.len() as u64, |most| {
+                fail(format!("too many items: {}, at most {most}", items.len()));
+            });
+            for (index, item) in items.iter().enumerate() {
+                structure(&schema["items"], item, &format!("{path}[{index}]"), errors);
+            }
+        }
+        Value::Object(members) => fields(schema, members, path, errors),
+        _ => {}
+    }
+}
+
+/// The members of an object.
+fn fields(schema: &Value, members: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {
+    let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    bound(schema, "maxProperties", members.len() as u64, |most| {
+        errors.push(FieldError {
+            path: path.to_owned(),
+            message: format!("too many entries: {}, at most {most}", members.len()),
+        });
+    });
+    for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if members.get(required).is_none_or(Value::is_null) {
+            errors.push(FieldError { path: join(required), message: "required, but missing".to_owned() });
+        }
+    }
+    // `metadata` is the API server's own; only its name is needed and read.
+    for (key, value) in members.iter().filter(|(_, value)| !value.is_null()) {
+        if let Some(property) = schema["properties"].get(key) {
+            structure(property, value, &join(key), errors);
+        } else if schema["additionalProperties"].is_object() {
+            structure(&schema["additionalProperties"], value, &join(key), errors);
+        } else if !(path.is_empty() && ["apiVersion", "kind", "metadata"].contains(&key.as_str())) {
+            if let Some(properties) = schema["properties"].as_object() {
+                errors.push(unknown(join(key), key, properties.keys()));
+            }
+        }
+    }
+}
+
+/// An unknown field, with the known one that is most likely meant.
+fn unknown<'a>(path: String, key: &str, known: impl Iterator<Item = &'a String>) -> FieldError {
+    let known: Vec<&str> = known.map(String::as_str).collect();
+    let meant = known.iter().find(|name| name.eq_ignore_ascii_case(&key.replace(['_', '-'], "")));
+    let message = match meant {
+        Some(meant) => format!("unknown field: write {meant}"),
+        None if known.len() <= 16 => format!("unknown field: known here are {}", known.join(", ")),
+        None => "unknown field: remove it".to_owned(),
+    };
+    FieldError { path, message }
+}
+
+fn bound(schema: &Value, key: &str, found: u64, fail: impl FnOnce(u64)) {
+    if let Some(most) = schema[key].as_u64()
+        && found > most
+    {
+        fail(most);
+    }
+}
+
+fn name_of_type(name: &str) -> &str {
+    match name {
+        "object" => "a mapping",
+        "array" => "a list",
+        "string" => "a string",
+        "integer" => "a whole number",
+        "number" => "a number",
+        "boolean" => "true or false",
+        other => other,
+    }
+}
+
+/// What a value is, without showing it: it may be a secret.
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a mapping",
+    }
+}

@@ -1,0 +1,227 @@
+//! `reach inject`: manifests as the webhook would change their pods.
+
+use std::process::ExitCode;
+use std::thread;
+
+use serde_json::{Value, json};
+use similar::TextDiff;
+
+use super::Failure;
+use super::input::{File, Input, Lookup};
+use crate::inject::pod::Pod;
+use crate::inject::workload::workloads;
+use crate::inject::{self, Target, annotation, patch};
+use crate::manifest::{self, Add, Document};
+
+/// Show manifests as the webhook would change them
+///
+/// Pods and the pod templates of Deployments, StatefulSets, DaemonSets, ReplicaSets,
+/// ReplicationControllers, Jobs, CronJobs, PodTemplates and Lists are injected; everything else passes
+/// through as it is. Manifests are edited as text: what is not injected stays to the letter.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  reach inject -f deployment.yaml --presets presets/ | kubectl apply -f -
+  helm template shop ./chart | reach inject -f - -n shop
+  reach inject -f manifests/ --presets presets/ -o diff
+
+Exit code with -o diff: 0 when nothing changes, 1 when something does, 2 on errors.")]
+pub struct Arguments {
+    #[command(flatten)]
+    input: Input,
+    /// Form of the output [default: that of each document]
+    #[arg(short, long, value_name = "FORMAT", env = "REACH_OUTPUT")]
+    output: Option<Output>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// All documents as YAML
+    Yaml,
+    /// The object as JSON; several as one List
+    Json,
+    /// For each document, one line with its RFC 6902 patch
+    Patch,
+    /// What changes, as a unified diff
+    Diff,
+}
+
+/// A document and what became of it.
+struct Injected {
+    /// The document, changed or not.
+    text: String,
+    is_json: bool,
+    operations: Vec<Value>,
+    warnings: Vec<String>,
+}
+
+impl Arguments {
+    /// Whether exit code 1 says that something differs.
+    pub fn is_diff(&self) -> bool {
+        self.output == Some(Output::Diff)
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let files = arguments.input.files()?;
+    let lookup = arguments.input.lookup()?;
+    let mut out = String::new();
+    let mut items = Vec::new();
+    let mut errors = Vec::new();
+    let mut changed = false;
+    for file in &files {
+        let mut stream = String::new();
+        for result in documents(file, &lookup) {
+            match result {
+                Ok(document) => {
+                    for warning in &document.warnings {
+                        super::complain(&format!("warning: {warning}"));
+                    }
+                    changed |= !document.operations.is_empty();
+                    match arguments.output {
+                        Some(Output::Patch) => {
+                            out.push_str(&Value::Array(document.operations).to_string());
+                            out.push('\n');
+                        }
+                        Some(Output::Json) => items.extend(read(&document.text)),
+                        Some(Output::Yaml) if document.is_json => {
+                            for object in read(&document.text) {
+                                append(&mut stream, &manifest::to_yaml(&object));
+                            }
+                        }
+                        _ => append(&mut stream, &document.text),
+                    }
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        match arguments.output {
+            Some(Output::Diff) => out.push_str(&diff(file, &stream)),
+            Some(Output::Json | Output::Patch) => {}
+            _ => append(&mut out, &stream),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(Failure::Messages(errors));
+    }
+    if arguments.output == Some(Output::Json) {
+        let object = match items.len() {
+            1 => items.remove(0),
+            _ => json!({"apiVersion": "v1", "kind": "List", "items": items}),
+        };
+        out = format!("{object:#}\n");
+    }
+    super::print(&out)?;
+    Ok(ExitCode::from(u8::from(arguments.is_diff() && changed)))
+}
+
+/// Injects the documents of a file, in order. Reading and editing text is what takes time, so many
+/// documents are shared out among threads.
+fn documents(file: &File, lookup: &Lookup) -> Vec<Result<Injected, String>> {
+    let documents = manifest::documents(&file.text);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let share = documents.len().div_ceil(threads).max(64);
+    let inject = |documents: &[Document<'_>]| -> Vec<_> {
+        documents
+            .iter()
+            .map(|document| {
+                inject(document, lookup)
+                    .map_err(|message| format!("{}, document {}: {message}", file.name, document.number))
+            })
+            .collect()
+    };
+    thread::scope(|scope| {
+        let parts: Vec<_> = documents.chunks(share).map(|part| scope.spawn(move || inject(part))).collect();
+        parts
+            .into_iter()
+            .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+fn inject(document: &Document<'_>, lookup: &Lookup) -> Result<Injected, String> {
+    let mut injected = Injected {
+        text: document.text.to_owned(),
+        is_json: document.is_json(),
+        operations: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let Some(object) = document.read().map_err(|error| error.to_string())? else {
+        return Ok(injected);
+    };
+    for workload in workloads(&object) {
+        let wrong = |message: String| format!("{}: {message}", workload.reference);
+        let (_, _, namespace) = lookup.namespace(workload.namespace).map_err(wrong)?;
+        let json = workload.pod.to_string();
+        let pod = Pod::from_slice(json.as_bytes())
+            .map_err(|error| wrong(format!("{}: {}", place(&workload.pointer), without_place(&error))))?;
+        let plan = inject::plan(&namespace, &pod, Target::Pod)
+            .map_err(|error| wrong(format!("{}: {error}", place(&workload.pointer))))?;
+        let Ok(plan) = plan else { continue };
+        injected.warnings.extend(
+            annotation::warnings(&plan, &pod)
+                .into_iter()
+                .map(|warning| format!("{}: {}", workload.reference, warning.trim_start_matches("reach: "))),
+        );
+        if let Some(patch) = patch::write(&plan, &pod, &workload.pointer) {
+            injected.operations.extend(patch::operations(&patch));
+        }
+    }
+    if !injected.operations.is_empty() {
+        let add = |operation: &Value| {
+            Add::new(operation["path"].as_str().unwrap_or_default(), operation["value"].clone())
+        };
+        let operations: Vec<Add> = injected.operations.iter().map(add).collect();
+        let edited = document.edit(&operations).map_err(|error| error.to_string())?;
+        if edited.reemitted {
+            injected.warnings.push(format!(
+                "document {}: aliases or tags stand where it is injected, so it is written anew, without its comments",
+                document.number
+            ));
+        }
+        injected.text = edited.text;
+    }
+    Ok(injected)
+}
+
+/// The place of a pod in its object, as people write it.
+pub(super) fn place(pointer: &str) -> String {
+    match pointer.trim_start_matches('/') {
+        "" => "the pod cannot be read".to_owned(),
+        path => format!("{} cannot be read", path.replace('/', ".")),
+    }
+}
+
+/// A JSON error without line and column, which refer to text that the user never saw.
+pub(super) fn without_place(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    message.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+fn read(text: &str) -> Vec<Value> {
+    manifest::documents(text).iter().filter_map(|document| document.read().ok().flatten()).collect()
+}
+
+/// Joins documents of different streams.
+fn append(stream: &mut String, document: &str) {
+    if !stream.is_empty() {
+        if !stream.ends_with('\n') {
+            stream.push('\n');
+        }
+        let json = document.trim_start().starts_with('{');
+        if !document.starts_with("---") && !json && !document.trim().is_empty() {
+            stream.push_str("---\n");
+        }
+    }
+    stream.push_str(document);
+}
+
+fn diff(file: &File, injected: &str) -> String {
+    if file.text == injected {
+        return String::new();
+    }
+    TextDiff::from_lines(file.text.as_str(), injected)
+        .unified_diff()
+        .header(&file.name, &format!("{} (injected)", file.name))
+        .to_string()
+}

@@ -1,0 +1,157 @@
+//! What `reach inject` and `reach explain` read: manifests, presets, a namespace.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+use super::Failure;
+use crate::inject::snapshot::{Namespace, NamespaceLabels, Snapshot};
+use crate::presets::{cluster, directory};
+
+/// Inputs of a command that looks at manifests.
+#[derive(Debug, clap::Args)]
+pub struct Input {
+    /// Manifest, folder of manifests, or - for standard input; may be repeated
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
+    filenames: Vec<PathBuf>,
+    /// Presets (and Namespaces, for their labels) from files or folders; without it, from the cluster of the current kubeconfig
+    #[arg(long, value_name = "PATH", num_args = 1.., env = "REACH_PRESETS", value_delimiter = ':')]
+    presets: Vec<PathBuf>,
+    /// Namespace of objects that say none [default: that of the current context, else default]
+    #[arg(short, long, value_name = "NAMESPACE", env = "REACH_NAMESPACE")]
+    namespace: Option<String>,
+    /// Labels of the namespace, instead of those it has
+    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',', value_parser = label, env = "REACH_NAMESPACE_LABELS")]
+    namespace_labels: Option<Vec<(String, String)>>,
+    #[command(flatten)]
+    cluster: ClusterOptions,
+}
+
+/// Which cluster.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ClusterOptions {
+    /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, or the service account of the pod]
+    #[arg(long, value_name = "FILE", env = "REACH_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current context]
+    #[arg(long, value_name = "NAME", env = "REACH_CONTEXT")]
+    context: Option<String>,
+}
+
+/// A file as read.
+#[derive(Debug)]
+pub struct File {
+    /// How messages name it.
+    pub name: String,
+    /// What is in it.
+    pub text: String,
+}
+
+/// Where presets and namespaces are looked up.
+#[derive(Debug)]
+pub struct Lookup {
+    snapshot: Snapshot,
+    namespace: String,
+    labels: Option<NamespaceLabels>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, for example team=shop")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Input {
+    /// Reads the manifests. Every file that cannot be read is reported.
+    pub fn files(&self) -> Result<Vec<File>, Failure> {
+        let mut files = Vec::new();
+        let mut errors = Vec::new();
+        for name in &self.filenames {
+            if name.as_os_str() == "-" {
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+                files.push(File { name: "standard input".to_owned(), text });
+                continue;
+            }
+            let read = |file: &Path| {
+                fs::read_to_string(file).map(|text| File { name: file.display().to_string(), text })
+            };
+            let failed = |file: &Path, error: std::io::Error| {
+                format!("{}: {}", file.display(), directory::cannot_read(&error))
+            };
+            match directory::files(name) {
+                Ok(found) => {
+                    for file in found {
+                        read(&file)
+                            .map(|file| files.push(file))
+                            .unwrap_or_else(|error| errors.push(failed(&file, error)));
+                    }
+                }
+                Err(error) => errors.push(failed(name, error)),
+            }
+        }
+        if errors.is_empty() { Ok(files) } else { Err(Failure::Messages(errors)) }
+    }
+
+    /// Loads the presets.
+    pub fn lookup(&self) -> Result<Lookup, Failure> {
+        let labels = self
+            .namespace_labels
+            .as_ref()
+            .map(|pairs| NamespaceLabels::new(pairs.iter().map(|(key, value)| (key, value))));
+        if !self.presets.is_empty() {
+            let loaded = directory::load(&self.presets)
+                .map_err(|errors| Failure::Messages(errors.iter().map(ToString::to_string).collect()))?;
+            let namespace = self.namespace.clone().unwrap_or_else(|| "default".to_owned());
+            return Ok(Lookup { snapshot: loaded.snapshot(), namespace, labels });
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let config = self.cluster.config().await?;
+            let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+            let client = kube::Client::try_from(config)?;
+            let (snapshot, invalid) =
+                cluster::load(&client).await.context("cannot read presets from the cluster")?;
+            for name in invalid {
+                super::complain(&format!("warning: preset {name} cannot be used and is left out"));
+            }
+            Ok(Lookup { snapshot, namespace, labels })
+        })
+    }
+}
+
+impl ClusterOptions {
+    /// The configuration of the client.
+    pub async fn config(&self) -> anyhow::Result<kube::Config> {
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let config = match &self.kubeconfig {
+            Some(file) => {
+                let kubeconfig = Kubeconfig::read_from(file)
+                    .with_context(|| format!("cannot read the kubeconfig {}", file.display()))?;
+                kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?
+            }
+            None if self.context.is_some() => kube::Config::from_kubeconfig(&options).await?,
+            None => kube::Config::infer().await.context(
+                "no presets: give --presets PATH, or a cluster by --kubeconfig, $KUBECONFIG or ~/.kube/config",
+            )?,
+        };
+        Ok(config)
+    }
+}
+
+impl Lookup {
+    /// The namespace of an object.
+    pub fn namespace(&self, own: Option<&str>) -> Result<(&Snapshot, String, Namespace<'_>), String> {
+        let name = own.unwrap_or(&self.namespace);
+        let namespace = self.snapshot.namespace(name).ok_or_else(|| {
+            format!("namespace {name} does not exist in the cluster: create it, or choose another with -n")
+        })?;
+        let namespace = match &self.labels {
+            Some(labels) => namespace.with_labels(labels.clone().named(name)),
+            None => namespace,
+        };
+        Ok((&self.snapshot, name.to_owned(), namespace))
+    }
+}

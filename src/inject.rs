@@ -1,0 +1,521 @@
+//! The engine: a pod and the presets in, what to add out.
+//!
+//! Pure: no clock, no I/O, no logging. [`plan`] decides, [`patch::write`] writes the decision as RFC
+//! 6902 operations, and everything that shows or applies injection (the webhook, `reach inject`,
+//! `reach explain`) goes through the two.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::api::INJECTION_LABEL;
+
+pub mod annotation;
+pub mod defaults;
+pub mod merge;
+pub mod patch;
+pub mod pod;
+pub mod preset;
+pub mod select;
+pub mod snapshot;
+pub mod workload;
+
+use self::merge::{Outcome, Resolved, VariableConflict};
+use self::pod::{Container, List, Pod, Spec, Text, items};
+use self::preset::{EnvFrom, EnvFromKey, Mount, Preset, PresetLevel, Volume, normal_path};
+use self::select::Labels;
+use self::snapshot::Namespace;
+
+/// What a request asks to inject into.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// A pod that is being created, or the template of one.
+    Pod,
+    /// The ephemeral containers of a running pod; those with these names are there already.
+    EphemeralContainers(&'a [Text<'a>]),
+}
+
+/// Why a pod is left alone altogether.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LeftAlone {
+    /// A mirror pod: the API's picture of a static pod, which must not change.
+    Mirror,
+    /// The namespace is labelled `reach.dev/injection: disabled`.
+    NamespaceOptOut,
+    /// The pod is labelled so, or has the opt-out annotation of Kubernetes < 1.20.
+    PodOptOut,
+    /// No preset selects it.
+    NoPreset,
+}
+
+/// The pod has something where core/v1 wants something else.
+#[derive(Debug, thiserror::Error)]
+#[error("{field} cannot be read: {source}")]
+pub struct Unreadable {
+    field: Cow<'static, str>,
+    source: serde_json::Error,
+}
+
+/// One of the three lists of containers of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerList {
+    /// `initContainers`
+    Init,
+    /// `containers`
+    Regular,
+    /// `ephemeralContainers`
+    Ephemeral,
+}
+
+/// Everything that is decided about a pod.
+#[derive(Debug, Default)]
+pub struct Plan<'s> {
+    /// Presets applied, in order of use.
+    pub applied: Vec<&'s Preset>,
+    /// Presets not applied at all.
+    pub skipped: Vec<Skipped<'s>>,
+    /// Variables of applied presets that are not followed.
+    pub conflicts: Vec<VariableConflict<'s>>,
+    /// Merged variables; containers with the same presets share one entry.
+    pub resolutions: Vec<Vec<Resolved<'s>>>,
+    /// What each container gets.
+    pub containers: Vec<ContainerPlan<'s>>,
+    /// Volumes that are added.
+    pub volumes: Vec<&'s Volume>,
+    /// Whether the pod's annotations may be written.
+    annotate: bool,
+}
+
+/// What one container gets.
+#[derive(Debug)]
+pub struct ContainerPlan<'s> {
+    /// The list it is in.
+    pub list: ContainerList,
+    /// Its position there.
+    pub index: usize,
+    /// Position in [`Plan::resolutions`].
+    pub resolution: usize,
+    /// What becomes of each variable of the resolution.
+    pub variables: Vec<Outcome<'s>>,
+    /// Entries that are appended to `envFrom`.
+    pub env_from: Vec<&'s EnvFrom>,
+    /// Mounts that are appended.
+    pub mounts: Vec<&'s Mount>,
+    /// Whether there are entries to append to.
+    has_env_from: bool,
+    has_mounts: bool,
+}
+
+/// A preset that is not applied to a pod.
+#[derive(Debug)]
+pub struct Skipped<'s> {
+    /// The preset.
+    pub preset: &'s Preset,
+    /// Why.
+    pub reason: SkipReason<'s>,
+}
+
+/// Why a preset is not applied to a pod. A proxy without its CA is worse than none, so one conflict
+/// keeps the whole preset out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SkipReason<'s> {
+    /// The pod, or an earlier preset, has a volume of this name with different content.
+    VolumeTaken(&'s str),
+    /// A volume is needed that cannot be added to a running pod.
+    VolumeMissing(&'s str),
+    /// Something else is mounted there.
+    MountTaken {
+        /// The path.
+        path: &'s str,
+        /// The container.
+        container: String,
+    },
+    /// Ephemeral containers may not have mounts with a `subPath`.
+    SubPath {
+        /// The path.
+        path: &'s str,
+        /// The container.
+        container: String,
+    },
+}
+
+/// The label value, on a namespace or pod, that switches injection off.
+const DISABLED: &str = "disabled";
+/// Marks mirror pods (`kubernetes.io/config.mirror` of core/v1).
+const MIRROR: &str = "kubernetes.io/config.mirror";
+/// The opt-out of the PodPreset of Kubernetes < 1.20.
+const OLD_OPT_OUT: &str = "podpreset.admission.kubernetes.io/exclude";
+
+/// Decides what a pod gets.
+///
+/// `namespace` is the one of the request. The outer error says that the pod cannot be read; the inner
+/// one why it is left alone.
+///
+/// # Errors
+/// If the pod has a list of volumes, mounts or `envFrom` that is none.
+pub fn plan<'s>(
+    namespace: &Namespace<'s>,
+    pod: &Pod<'_>,
+    target: Target<'_>,
+) -> Result<Result<Plan<'s>, LeftAlone>, Unreadable> {
+    if pod.annotation(MIRROR).is_some() {
+        return Ok(Err(LeftAlone::Mirror));
+    }
+    if namespace.label(INJECTION_LABEL) == Some(DISABLED) {
+        return Ok(Err(LeftAlone::NamespaceOptOut));
+    }
+    if pod.label(INJECTION_LABEL) == Some(DISABLED) || pod.annotation(OLD_OPT_OUT) == Some("true") {
+        return Ok(Err(LeftAlone::PodOptOut));
+    }
+    let none = pod::TextMap::default();
+    let labels = pod.metadata.as_ref().map_or(&none, |metadata| &metadata.labels);
+    let mut presets = namespace.select(labels);
+    let containers = targets(pod, target);
+    presets.retain(|preset| containers.iter().any(|(_, _, container)| !preset.excludes(&container.name)));
+    if presets.is_empty() {
+        return Ok(Err(LeftAlone::NoPreset));
+    }
+    decide(presets, pod, &containers, target).map(Ok)
+}
+
+type Targets<'p, 'a> = Vec<(ContainerList, usize, &'p Container<'a>)>;
+
+/// The containers that may be injected into.
+fn targets<'p, 'a>(pod: &'p Pod<'a>, target: Target<'_>) -> Targets<'p, 'a> {
+    let Some(spec) = &pod.spec else {
+        return Vec::new();
+    };
+    let lists: &[ContainerList] = match target {
+        Target::Pod => &[ContainerList::Init, ContainerList::Regular, ContainerList::Ephemeral],
+        Target::EphemeralContainers(_) => &[ContainerList::Ephemeral],
+    };
+    let is_new = |container: &Container<'_>| match target {
+        Target::Pod => true,
+        Target::EphemeralContainers(old) => !old.contains(&container.name),
+    };
+    let mut found = Vec::with_capacity(4);
+    for list in lists {
+        for (index, container) in list.of(spec).iter().enumerate() {
+            if is_new(container) {
+                found.push((*list, index, container));
+            }
+        }
+    }
+    found
+}
+
+fn decide<'s>(
+    presets: Vec<&'s Preset>,
+    pod: &Pod<'_>,
+    containers: &Targets<'_, '_>,
+    target: Target<'_>,
+) -> Result<Plan<'s>, Unreadable> {
+    let annotate = matches!(target, Target::Pod);
+    let mut plan = Plan { annotate, ..Plan::default() };
+    let mut storage = Storage::read(&presets, pod, containers, target)?;
+    for preset in &presets {
+        match storage.take(preset, &presets, containers) {
+            Ok(()) => plan.applied.push(preset),
+            Err(reason) => plan.skipped.push(Skipped { preset, reason }),
+        }
+    }
+    plan.volumes = storage.added_volumes();
+    // Presets that apply to a container, for each entry of `plan.resolutions`.
+    let mut sets: Vec<Vec<&'s Preset>> = Vec::with_capacity(1);
+    for (position, &(list, index, container)) in containers.iter().enumerate() {
+        let set: Vec<&'s Preset> =
+            plan.applied.iter().copied().filter(|preset| !preset.excludes(&container.name)).collect();
+        if set.is_empty() {
+            continue;
+        }
+        let same = |other: &Vec<&Preset>| {
+            other.len() == set.len() && other.iter().zip(&set).all(|(a, b)| std::ptr::eq(*a, *b))
+        };
+        let resolution = sets.iter().position(same).unwrap_or_else(|| {
+            let (resolved, conflicts) = merge::resolve(&set);
+            plan.resolutions.push(resolved);
+            plan.add_conflicts(conflicts);
+            sets.push(set);
+            sets.len() - 1
+        });
+        let variables =
+            plan.resolutions[resolution].iter().map(|variable| merge::meet(variable, container)).collect();
+        let (has_env_from, env_from) = missing_env_from(&sets[resolution], container)?;
+        let (has_mounts, mounts) = storage.added_mounts(position);
+        plan.containers.push(ContainerPlan {
+            list,
+            index,
+            resolution,
+            variables,
+            env_from,
+            mounts,
+            has_env_from,
+            has_mounts,
+        });
+    }
+    Ok(plan)
+}
+
+/// The entries of `envFrom` that a container lacks, and whether it has any.
+fn missing_env_from<'s>(
+    presets: &[&'s Preset],
+    container: &Container<'_>,
+) -> Result<(bool, Vec<&'s EnvFrom>), Unreadable> {
+    if presets.iter().all(|preset| preset.env_from.is_empty()) {
+        return Ok((false, Vec::new()));
+    }
+    let own = items(container.env_from).map_err(|source| unreadable("envFrom", container, source))?;
+    let own_keys: Vec<EnvFromKey> = own.iter().map(EnvFromKey::of).collect();
+    let mut missing: Vec<&'s EnvFrom> = Vec::new();
+    for entry in presets.iter().flat_map(|preset| &*preset.env_from) {
+        if !own_keys.contains(&entry.key) && missing.iter().all(|known| known.key != entry.key) {
+            missing.push(entry);
+        }
+    }
+    Ok((!own.is_empty(), missing))
+}
+
+fn unreadable(field: &str, container: &Container<'_>, source: serde_json::Error) -> Unreadable {
+    Unreadable { field: format!("{field} of container {}", &*container.name).into(), source }
+}
+
+/// Volumes and mounts while presets take their places, one after the other in order of use.
+struct Storage<'s> {
+    /// Names and canonical forms of the pod's own volumes.
+    own_volumes: Vec<(String, Value)>,
+    taken_volumes: Vec<(&'s Volume, PresetLevel)>,
+    /// Per target container.
+    containers: Vec<ContainerStorage<'s>>,
+    /// Whether volumes can still be added to the pod.
+    growing: bool,
+}
+
+#[derive(Default)]
+struct ContainerStorage<'s> {
+    /// Paths and canonical forms of the container's own mounts; a block device is `null`.
+    own: Vec<(Box<str>, Value)>,
+    has_mounts: bool,
+    taken: Vec<&'s Mount>,
+}
+
+impl<'s> Storage<'s> {
+    /// Reads the pod's volumes and mounts, if a preset has some.
+    fn read(
+        presets: &[&'s Preset],
+        pod: &Pod<'_>,
+        containers: &Targets<'_, '_>,
+        target: Target<'_>,
+    ) -> Result<Self, Unreadable> {
+        let mut storage = Self {
+            own_volumes: Vec::new(),
+            taken_volumes: Vec::new(),
+            containers: Vec::new(),
+            growing: matches!(target, Target::Pod),
+        };
+        if presets.iter().any(|preset| !preset.volumes.is_empty()) {
+            let volumes = items(pod.spec.as_ref().and_then(|spec| spec.volumes))
+                .map_err(|source| Unreadable { field: "spec.volumes".into(), source })?;
+            storage.own_volumes = volumes
+                .into_iter()
+                .map(|volume| {
+                    (volume["name"].as_str().unwrap_or_default().to_owned(), defaults::volume(volume))
+                })
+                .collect();
+        }
+        if presets.iter().any(|preset| !preset.mounts.is_empty()) {
+            for (_, _, container) in containers {
+                storage.containers.push(ContainerStorage::read(container)?);
+            }
+        }
+        Ok(storage)
+    }
+
+    /// Gives a preset its volumes and mounts, all or none.
+    fn take(
+        &mut self,
+        preset: &'s Preset,
+        presets: &[&'s Preset],
+        containers: &Targets<'_, '_>,
+    ) -> Result<(), SkipReason<'s>> {
+        for volume in &preset.volumes {
+            self.check_volume(volume, preset, presets)?;
+        }
+        if !preset.mounts.is_empty() {
+            let lengths: Vec<usize> = self.containers.iter().map(|container| container.taken.len()).collect();
+            for (storage, (list, _, container)) in self.containers.iter_mut().zip(containers) {
+                if preset.excludes(&container.name) {
+                    continue;
+                }
+                let result = preset.mounts.iter().try_for_each(|mount| storage.take(mount, *list, container));
+                if let Err(reason) = result {
+                    for (storage, length) in self.containers.iter_mut().zip(lengths) {
+                        storage.taken.truncate(length);
+                    }
+                    return Err(reason);
+                }
+            }
+        }
+        for volume in &preset.volumes {
+            match self.taken_volumes.iter_mut().find(|(taken, _)| taken.name == volume.name) {
+                // A namespace's volume takes the place of the cluster's.
+                Some(taken) => *taken = (volume, preset.level),
+                None => self.taken_volumes.push((volume, preset.level)),
+            }
+        }
+        Ok(())
+    }
+
+    fn check_volume(
+        &self,
+        volume: &'s Volume,
+        preset: &'s Preset,
+        presets: &[&'s Preset],
+    ) -> Result<(), SkipReason<'s>> {
+        let taken = Err(SkipReason::VolumeTaken(&volume.name));
+        if let Some((_, own)) = self.own_volumes.iter().find(|(name, _)| **name == *volume.name) {
+            // A volume that a preset of the namespace puts in the cluster's place is no conflict with the
+            // cluster's, so that an injected pod stays as it is when it comes by again.
+            let replaced = preset.level == PresetLevel::Cluster
+                && presets
+                    .iter()
+                    .filter(|other| other.level == PresetLevel::Namespace)
+                    .flat_map(|other| &*other.volumes)
+                    .any(|other| other.name == volume.name && other.canonical == *own);
+            return if *own == volume.canonical || replaced { Ok(()) } else { taken };
+        }
+        if !self.growing {
+            let needed = preset.mounts.iter().any(|mount| mount.volume == volume.name);
+            return if needed { Err(SkipReason::VolumeMissing(&volume.name)) } else { Ok(()) };
+        }
+        let conflict = self.taken_volumes.iter().any(|(other, level)| {
+            other.name == volume.name && *level == preset.level && other.canonical != volume.canonical
+        });
+        if conflict { taken } else { Ok(()) }
+    }
+
+    fn added_volumes(&self) -> Vec<&'s Volume> {
+        if !self.growing {
+            return Vec::new();
+        }
+        let is_new = |volume: &Volume| self.own_volumes.iter().all(|(name, _)| **name != *volume.name);
+        self.taken_volumes.iter().map(|(volume, _)| *volume).filter(|volume| is_new(volume)).collect()
+    }
+
+    /// The mounts that a target container gets, and whether it has any.
+    fn added_mounts(&mut self, position: usize) -> (bool, Vec<&'s Mount>) {
+        self.containers
+            .get_mut(position)
+            .map(|container| (container.has_mounts, std::mem::take(&mut container.taken)))
+            .unwrap_or_default()
+    }
+}
+
+impl<'s> ContainerStorage<'s> {
+    fn read(container: &Container<'_>) -> Result<Self, Unreadable> {
+        let mounts =
+            items(container.volume_mounts).map_err(|source| unreadable("volumeMounts", container, source))?;
+        let devices = items(container.volume_devices)
+            .map_err(|source| unreadable("volumeDevices", container, source))?;
+        let has_mounts = !mounts.is_empty();
+        let path = |item: &Value, field: &str| normal_path(item[field].as_str().unwrap_or_default());
+        let own = mounts
+            .into_iter()
+            .map(|mount| (path(&mount, "mountPath"), defaults::mount(mount)))
+            .chain(devices.iter().map(|device| (path(device, "devicePath"), Value::Null)))
+            .collect();
+        Ok(Self { own, has_mounts, taken: Vec::new() })
+    }
+
+    fn take(
+        &mut self,
+        mount: &'s Mount,
+        list: ContainerList,
+        container: &Container<'_>,
+    ) -> Result<(), SkipReason<'s>> {
+        if let Some((_, own)) = self.own.iter().find(|(path, _)| *path == mount.path) {
+            return if *own == mount.canonical { Ok(()) } else { Err(mount.conflict(container)) };
+        }
+        if let Some(other) = self.taken.iter().find(|other| other.path == mount.path) {
+            return if other.canonical == mount.canonical { Ok(()) } else { Err(mount.conflict(container)) };
+        }
+        if mount.sub_path && list == ContainerList::Ephemeral {
+            return Err(SkipReason::SubPath { path: &mount.path, container: container.name.to_string() });
+        }
+        self.taken.push(mount);
+        Ok(())
+    }
+}
+
+impl Mount {
+    fn conflict(&self, container: &Container<'_>) -> SkipReason<'_> {
+        SkipReason::MountTaken { path: &self.path, container: container.name.to_string() }
+    }
+}
+
+// === impl ContainerList ===
+
+impl ContainerList {
+    /// The field of a pod's spec.
+    #[must_use]
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Init => "initContainers",
+            Self::Regular => "containers",
+            Self::Ephemeral => "ephemeralContainers",
+        }
+    }
+
+    /// The list itself.
+    #[must_use]
+    pub fn of<'p, 'a>(self, spec: &'p Spec<'a>) -> &'p List<Container<'a>> {
+        match self {
+            Self::Init => &spec.init_containers,
+            Self::Regular => &spec.containers,
+            Self::Ephemeral => &spec.ephemeral_containers,
+        }
+    }
+}
+
+// === impl Plan ===
+
+impl<'s> Plan<'s> {
+    fn add_conflicts(&mut self, conflicts: Vec<VariableConflict<'s>>) {
+        for conflict in conflicts {
+            let same = |known: &VariableConflict<'_>| {
+                std::ptr::eq(known.winner, conflict.winner)
+                    && std::ptr::eq(known.loser, conflict.loser)
+                    && known.variable == conflict.variable
+            };
+            if !self.conflicts.iter().any(same) {
+                self.conflicts.push(conflict);
+            }
+        }
+    }
+
+    /// Containers and variables whose own value comes from elsewhere and so could not be merged.
+    pub fn unmergeable<'p>(&'p self, pod: &'p Pod<'_>) -> impl Iterator<Item = (&'p str, &'p str)> {
+        self.containers.iter().flat_map(move |planned| {
+            let resolved = &self.resolutions[planned.resolution];
+            let name = pod
+                .spec
+                .as_ref()
+                .and_then(|spec| planned.list.of(spec).get(planned.index))
+                .map_or("", |container| &container.name);
+            resolved
+                .iter()
+                .zip(&planned.variables)
+                .filter(|(_, outcome)| **outcome == Outcome::Unmergeable)
+                .map(move |(variable, _)| (name, variable.parts[0].variable.key()))
+        })
+    }
+}
+
+impl Labels for Namespace<'_> {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.labels.label(key)
+    }
+
+    fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.labels.labels()
+    }
+}

@@ -1,0 +1,378 @@
+//! How a value is made: the merge of one variable over the three levels cluster, namespace, pod.
+//!
+//! [`resolve`] merges the two levels of presets; [`meet`] lets the result meet a container's own
+//! variables. Both are pure, and the only places where merge strategies are interpreted.
+
+use super::pod::{Container, EnvVar};
+use super::preset::{Preset, PresetLevel, ProxyVariable, Variable, VariableValue};
+use crate::api::{LetterCase, MergeStrategy};
+use crate::no_proxy::Union;
+
+/// A variable after the merge of all presets that apply to a container.
+#[derive(Debug)]
+pub struct Resolved<'s> {
+    /// Where it came from, in order of use: the last one gave it its place.
+    pub parts: Vec<Part<'s>>,
+    /// What less specific levels, or later presets of the same level, say and is not followed.
+    pub dropped: Vec<Part<'s>>,
+    /// The value.
+    pub value: Value<'s>,
+    /// How it meets the container's own value.
+    pub strategy: MergeStrategy,
+    /// The names under which it is added.
+    pub spellings: Vec<&'s str>,
+}
+
+/// What one preset contributed to a variable.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'s> {
+    /// The preset.
+    pub preset: &'s Preset,
+    /// Its item.
+    pub variable: &'s Variable,
+    /// The strategy of the item, and who said so.
+    pub strategy: MergeStrategy,
+    /// Who said so.
+    pub because: Because,
+    position: (usize, usize),
+}
+
+/// Why an item has its merge strategy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// Its own `mergeStrategy`.
+    Own,
+    /// A less specific level declared it.
+    Inherited,
+    /// The default of the variable.
+    Default,
+    /// It has `valueFrom`, so its value is not known and can only replace.
+    ValueFrom,
+}
+
+/// A merged value.
+#[derive(Clone, Debug)]
+pub enum Value<'s> {
+    /// A `no_proxy` list.
+    List(Union<'s>),
+    /// Entries between separators.
+    Entries(Vec<&'s str>, &'s str),
+    /// `valueFrom`, as JSON text.
+    Source(&'s str),
+}
+
+/// Two items of one level that cannot both be followed.
+#[derive(Clone, Copy, Debug)]
+pub struct VariableConflict<'s> {
+    /// The preset that is followed.
+    pub winner: &'s Preset,
+    /// The preset that is not, in this variable.
+    pub loser: &'s Preset,
+    /// The variable, as the loser writes it.
+    pub variable: &'s str,
+    /// Why both cannot be.
+    pub reason: ConflictReason,
+}
+
+/// Why two items cannot both be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConflictReason {
+    /// Both replace, with different values.
+    Differs,
+    /// One is merged and the other one's value comes from elsewhere.
+    Unmergeable,
+}
+
+/// What becomes of a variable in one container.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome<'s> {
+    /// The container has none: it is added under all its names.
+    Added,
+    /// It is united with the container's own.
+    Merged {
+        /// The union.
+        value: String,
+        /// Positions in the container's `env` that are set to it; those that already have it are left out.
+        set: Vec<usize>,
+        /// Names under which it is added.
+        add: Vec<&'s str>,
+    },
+    /// The container's own value stands.
+    Kept,
+    /// The container's own value comes from elsewhere and cannot be merged.
+    Unmergeable,
+}
+
+/// Merges the variables of presets, given in order of use, as they apply to one container.
+#[must_use]
+pub fn resolve<'s>(presets: &[&'s Preset]) -> (Vec<Resolved<'s>>, Vec<VariableConflict<'s>>) {
+    let mut items: Vec<Part<'s>> = Vec::with_capacity(8);
+    for (order, preset) in presets.iter().enumerate() {
+        for (index, variable) in preset.env.iter().enumerate() {
+            items.push(Part {
+                preset,
+                variable,
+                strategy: MergeStrategy::Replace,
+                because: Because::Default,
+                position: (order, index),
+            });
+        }
+    }
+    // Stable, so that the items of one variable stay in order of use.
+    items.sort_by_key(|item| item.variable.key());
+    let mut conflicts = Vec::new();
+    let mut resolved: Vec<Resolved<'s>> = items
+        .chunk_by(|a, b| a.variable.key() == b.variable.key())
+        .map(|items| variable(items, &mut conflicts))
+        .collect();
+    // After what it may refer to: a value goes where its last part stands.
+    resolved.sort_by_key(|variable| variable.parts.last().map(|part| part.position));
+    (resolved, conflicts)
+}
+
+/// Merges the items of one variable, in order of use.
+fn variable<'s>(items: &[Part<'s>], conflicts: &mut Vec<VariableConflict<'s>>) -> Resolved<'s> {
+    let is_list = items[0].variable.proxy == Some(ProxyVariable::No);
+    let default = if is_list { MergeStrategy::Merge } else { MergeStrategy::Replace };
+    let split = items.partition_point(|item| item.preset.level == PresetLevel::Cluster);
+    let mut inherited = None;
+    let mut parts: Vec<Part<'s>> = Vec::with_capacity(items.len());
+    let mut dropped: Vec<Part<'s>> = Vec::new();
+    for level in [&items[..split], &items[split..]] {
+        if level.is_empty() {
+            continue;
+        }
+        let items: Vec<Part<'s>> = level.iter().map(|item| strategy(*item, inherited, default)).collect();
+        let winner = items.iter().find(|item| item.strategy == MergeStrategy::Replace).copied();
+        let sourced = winner.is_some_and(|winner| winner.variable.is_sourced());
+        let (kept, lost): (Vec<Part<'s>>, Vec<Part<'s>>) = items.into_iter().partition(|item| {
+            winner.is_none_or(|winner| {
+                item.position == winner.position || (item.strategy == MergeStrategy::Merge && !sourced)
+            })
+        });
+        for item in &lost {
+            let Some(winner) = &winner else { continue };
+            let reason = match item.strategy {
+                MergeStrategy::Merge => ConflictReason::Unmergeable,
+                MergeStrategy::Replace if same_value(winner.variable, item.variable, is_list) => continue,
+                MergeStrategy::Replace => ConflictReason::Differs,
+            };
+            conflicts.push(VariableConflict {
+                winner: winner.preset,
+                loser: item.preset,
+                variable: &item.variable.name,
+                reason,
+            });
+        }
+        dropped.extend(lost);
+        if winner.is_some() {
+            dropped.append(&mut parts);
+        } else if let Some(source) = parts.iter().find(|part| part.variable.is_sourced()) {
+            // The more specific level wins over what it cannot be united with.
+            conflicts.push(VariableConflict {
+                winner: kept[0].preset,
+                loser: source.preset,
+                variable: &source.variable.name,
+                reason: ConflictReason::Unmergeable,
+            });
+            dropped.append(&mut parts);
+        }
+        parts.extend(kept);
+        inherited = level.iter().find_map(|item| item.variable.strategy).or(inherited);
+    }
+    Resolved {
+        value: unite(&parts, is_list),
+        strategy: inherited.unwrap_or(default),
+        spellings: spellings(&parts),
+        parts,
+        dropped,
+    }
+}
+
+/// The strategy of an item: its own, else what a less specific level declared, else the default.
+fn strategy<'s>(item: Part<'s>, inherited: Option<MergeStrategy>, default: MergeStrategy) -> Part<'s> {
+    let (strategy, because) = if item.variable.is_sourced() {
+        (MergeStrategy::Replace, Because::ValueFrom)
+    } else if let Some(own) = item.variable.strategy {
+        (own, Because::Own)
+    } else if let Some(inherited) = inherited {
+        (inherited, Because::Inherited)
+    } else {
+        (default, Because::Default)
+    };
+    Part { strategy, because, ..item }
+}
+
+/// Whether two items of one variable say the same.
+fn same_value(a: &Variable, b: &Variable, is_list: bool) -> bool {
+    match (&a.value, &b.value) {
+        (VariableValue::Literal(a), VariableValue::Literal(b)) if is_list => {
+            let [a, b] = [a, b].map(|list| {
+                let mut union = Union::default();
+                union.add(list);
+                union.join()
+            });
+            a.eq_ignore_ascii_case(&b)
+        }
+        (a, b) => a == b,
+    }
+}
+
+/// The value of the parts that are left, in order.
+fn unite<'s>(parts: &[Part<'s>], is_list: bool) -> Value<'s> {
+    let mut list = Union::default();
+    let mut entries: Vec<&'s str> = Vec::new();
+    let separator = parts.iter().find_map(|part| part.variable.separator.as_deref()).unwrap_or(",");
+    for part in parts {
+        match &part.variable.value {
+            VariableValue::Source(source) => return Value::Source(source),
+            VariableValue::Literal(text) if is_list => list.add(text),
+            // A single value is not split: it is what its author wrote.
+            VariableValue::Literal(text) if parts.len() == 1 && part.strategy == MergeStrategy::Replace => {
+                entries.push(text);
+            }
+            VariableValue::Literal(text) => {
+                for entry in split(text, separator) {
+                    if !entries.iter().any(|known| contains(known, entry, separator)) {
+                        entries.push(entry);
+                    }
+                }
+            }
+        }
+    }
+    if is_list { Value::List(list) } else { Value::Entries(entries, separator) }
+}
+
+/// The entries of a value. Between white space stand the words of a command line (`--require a.js`),
+/// which mean nothing apart, so such a value is one entry.
+fn split<'t>(text: &'t str, separator: &str) -> Vec<&'t str> {
+    if separator.trim().is_empty() {
+        let text = text.trim();
+        if text.is_empty() { vec![] } else { vec![text] }
+    } else {
+        text.split(separator).map(str::trim).filter(|entry| !entry.is_empty()).collect()
+    }
+}
+
+/// Whether a value has an entry already.
+fn contains(text: &str, entry: &str, separator: &str) -> bool {
+    if separator.trim().is_empty() {
+        text.match_indices(entry).any(|(start, _)| {
+            let before = &text[..start];
+            let after = &text[start + entry.len()..];
+            let apart = |c: char| c.is_whitespace();
+            (before.is_empty() || before.ends_with(apart)) && (after.is_empty() || after.starts_with(apart))
+        })
+    } else {
+        text.split(separator).any(|known| known.trim() == entry)
+    }
+}
+
+/// The names under which a variable is added, in order of use, lower case before upper.
+fn spellings<'s>(parts: &[Part<'s>]) -> Vec<&'s str> {
+    let mut names: Vec<&'s str> = Vec::with_capacity(2);
+    for part in parts {
+        let wanted: [Option<&'s str>; 2] = match (part.variable.proxy, part.preset.letter_case) {
+            (Some(proxy), LetterCase::Both) => [Some(proxy.lower()), Some(proxy.upper())],
+            _ => [Some(&part.variable.name), None],
+        };
+        for name in wanted.into_iter().flatten() {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+/// Lets a merged variable meet the container's own variables.
+#[must_use]
+pub fn meet<'s>(variable: &Resolved<'s>, container: &Container<'_>) -> Outcome<'s> {
+    let identity = variable.parts[0].variable;
+    // If a name stands twice, the last one counts, as in the kubelet.
+    let mut own: Vec<(usize, &EnvVar<'_>)> = Vec::new();
+    for (index, candidate) in container.env.iter().enumerate() {
+        if identity.is(&candidate.name) {
+            own.retain(|(_, known)| known.name != candidate.name);
+            own.push((index, candidate));
+        }
+    }
+    if own.is_empty() {
+        return Outcome::Added;
+    }
+    if variable.strategy == MergeStrategy::Replace || matches!(variable.value, Value::Source(_)) {
+        return Outcome::Kept;
+    }
+    if own.iter().any(|(_, variable)| variable.is_from()) {
+        return Outcome::Unmergeable;
+    }
+    let literals: Vec<&str> = own.iter().map(|(_, variable)| variable.literal()).collect();
+    let value = variable.value.with(&literals);
+    let set = own.iter().filter(|(_, own)| own.literal() != value).map(|(index, _)| *index).collect();
+    let add = variable
+        .spellings
+        .iter()
+        .filter(|name| own.iter().all(|(_, own)| *own.name != ***name))
+        .copied()
+        .collect();
+    Outcome::Merged { value, set, add }
+}
+
+// === impl Value ===
+
+impl Value<'_> {
+    /// The literal value, or `None` when it comes from elsewhere.
+    #[must_use]
+    pub fn literal(&self) -> Option<String> {
+        match self {
+            Self::List(list) => Some(list.join()),
+            Self::Entries(entries, separator) => Some(entries.join(separator)),
+            Self::Source(_) => None,
+        }
+    }
+
+    /// The union with the container's own values, which come last.
+    fn with(&self, own: &[&str]) -> String {
+        match self {
+            Self::List(list) => {
+                let mut union = list.clone();
+                for list in own {
+                    union.add(list);
+                }
+                union.join()
+            }
+            Self::Entries(entries, separator) => {
+                // What the pod wrote stays to the letter; only what it lacks is put before it.
+                let own: Vec<&str> = own.iter().copied().filter(|text| !text.is_empty()).collect();
+                let mut united: Vec<&str> = entries
+                    .iter()
+                    .copied()
+                    .filter(|entry| !own.iter().any(|own| contains(own, entry, separator)))
+                    .collect();
+                for (position, text) in own.iter().enumerate() {
+                    if !own[..position].contains(text) {
+                        united.push(text);
+                    }
+                }
+                united.join(separator)
+            }
+            Self::Source(_) => String::new(),
+        }
+    }
+}
+
+// === impl Variable ===
+
+impl Variable {
+    /// The name that all spellings of the variable share.
+    pub(super) fn key(&self) -> &str {
+        match self.proxy {
+            Some(proxy) => proxy.lower(),
+            None => &self.name,
+        }
+    }
+
+    fn is_sourced(&self) -> bool {
+        matches!(self.value, VariableValue::Source(_))
+    }
+}

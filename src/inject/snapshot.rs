@@ -1,0 +1,147 @@
+//! All presets and namespaces at one moment, immutable and indexed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::preset::Preset;
+use super::select::{Labels, Level};
+
+/// The label that every namespace has and that holds its name.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// All presets and namespaces at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    cluster: Arc<Level>,
+    namespaces: HashMap<Arc<str>, Arc<NamespaceEntry>>,
+    /// Namespaces that are not known count as existing, with no labels but their name.
+    open: bool,
+}
+
+/// A namespace: its labels, if it is known to exist, and its presets.
+#[derive(Debug, Default)]
+pub struct NamespaceEntry {
+    /// Labels, sorted by key; `None` when only presets of the namespace are known.
+    pub labels: Option<NamespaceLabels>,
+    /// Its presets.
+    pub presets: Level,
+}
+
+/// Labels of a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceLabels(Box<[(Box<str>, Box<str>)]>);
+
+/// One namespace of a snapshot, as a review sees it.
+#[derive(Debug)]
+pub struct Namespace<'s> {
+    pub(super) labels: std::borrow::Cow<'s, NamespaceLabels>,
+    cluster: &'s Level,
+    presets: Option<&'s Level>,
+}
+
+// === impl NamespaceLabels ===
+
+impl NamespaceLabels {
+    /// Labels from any order of pairs.
+    pub fn new<K: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        let sorted: BTreeMap<Box<str>, Box<str>> =
+            pairs.into_iter().map(|(key, value)| (key.as_ref().into(), value.as_ref().into())).collect();
+        Self(sorted.into_iter().collect())
+    }
+
+    /// With the label that Kubernetes gives every namespace.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        if self.label(NAME_LABEL).is_some() {
+            return self;
+        }
+        Self::new(self.labels().chain([(NAME_LABEL, name)]))
+    }
+}
+
+impl Labels for NamespaceLabels {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.0.binary_search_by(|(name, _)| (**name).cmp(key)).ok().map(|index| &*self.0[index].1)
+    }
+
+    fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// A snapshot of these presets and namespaces.
+    ///
+    /// With `open`, a namespace that is not known counts as existing, with no labels but its name: right
+    /// for presets from files, where nobody lists namespaces. In a cluster it is an error instead: an
+    /// unknown namespace means that the cache lags, and must not pass for "no preset matches".
+    #[must_use]
+    pub fn new(cluster: Arc<Level>, namespaces: HashMap<Arc<str>, Arc<NamespaceEntry>>, open: bool) -> Self {
+        Self { cluster, namespaces, open }
+    }
+
+    /// Groups presets and namespaces of any order; see [`Snapshot::new`].
+    pub fn from_parts(
+        presets: impl IntoIterator<Item = Arc<Preset>>,
+        labels: impl IntoIterator<Item = (Box<str>, NamespaceLabels)>,
+        open: bool,
+    ) -> Self {
+        let mut cluster = Vec::new();
+        let mut namespaces: HashMap<Box<str>, (Option<NamespaceLabels>, Vec<Arc<Preset>>)> = HashMap::new();
+        for preset in presets {
+            match &preset.namespace {
+                None => cluster.push(preset),
+                Some(namespace) => namespaces.entry(namespace.clone()).or_default().1.push(preset),
+            }
+        }
+        for (name, labels) in labels {
+            let labels = labels.named(&name);
+            namespaces.entry(name).or_default().0 = Some(labels);
+        }
+        let entry = |(name, (labels, presets))| {
+            (Arc::from(name), Arc::new(NamespaceEntry { labels, presets: Level::new(presets) }))
+        };
+        Self::new(Arc::new(Level::new(cluster)), namespaces.into_iter().map(entry).collect(), open)
+    }
+
+    /// The namespace of a request; `None` when it is not known to exist.
+    #[must_use]
+    pub fn namespace<'s>(&'s self, name: &str) -> Option<Namespace<'s>> {
+        let entry = self.namespaces.get(name);
+        let labels = match entry.and_then(|entry| entry.labels.as_ref()) {
+            Some(labels) => std::borrow::Cow::Borrowed(labels),
+            None if self.open => std::borrow::Cow::Owned(NamespaceLabels::default().named(name)),
+            None => return None,
+        };
+        Some(Namespace { labels, cluster: &self.cluster, presets: entry.map(|entry| &entry.presets) })
+    }
+
+    /// How many presets there are: cluster-scoped, namespaced.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.cluster.len(), self.namespaces.values().map(|entry| entry.presets.len()).sum())
+    }
+}
+
+// === impl Namespace ===
+
+impl<'s> Namespace<'s> {
+    /// The same namespace with other labels, for `reach inject --namespace-labels`.
+    #[must_use]
+    pub fn with_labels(mut self, labels: NamespaceLabels) -> Self {
+        self.labels = std::borrow::Cow::Owned(labels);
+        self
+    }
+
+    /// The presets that select a pod, in order of use.
+    pub(super) fn select(&self, pod: &impl Labels) -> Vec<&'s Preset> {
+        let mut found = Vec::with_capacity(4);
+        self.cluster.select(&*self.labels, pod, &mut found);
+        if let Some(presets) = self.presets {
+            presets.select(&*self.labels, pod, &mut found);
+        }
+        found
+    }
+}

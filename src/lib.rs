@@ -1,0 +1,16 @@
+//! reach gives every workload of a Kubernetes cluster the right HTTP proxy configuration.
+//!
+//! The map: bytes go through [`admission`], [`inject`] decides over one snapshot of [`presets`], and a
+//! patch comes back. `inject`, `no_proxy` and `manifest` are pure; the rest is a thin edge around them.
+
+pub mod admin; // livez, readyz, metrics
+pub mod admission; // AdmissionReview in, AdmissionReview out
+pub mod api; // ClusterPodPreset, PodPreset: types, schema, rules
+pub mod certs; // the serving certificate
+pub mod cli; // one file per command
+pub mod inject; // the engine: pod + presets -> what to add
+pub mod manifest; // streams of YAML and JSON documents, edited as text
+pub mod no_proxy; // one no_proxy list
+pub mod presets; // where presets come from
+pub mod server; // TLS listener: limits, timeouts, drain
+pub mod telemetry; // logs and metrics

@@ -1,0 +1,106 @@
+//! One `no_proxy` list: how it is read, united and written.
+//!
+//! The variable has no standard; what this module does is what every client that reads it accepts:
+//! entries between commas, nothing else.
+
+use std::collections::HashSet;
+
+/// Above this many entries a set is quicker than comparing with each one.
+const LINEAR: usize = 24;
+
+/// The entries of a list as written: split at commas and white space, trimmed, without empty ones.
+///
+/// White space separates because people write it (and curl before 8.9 read it so); it is never emitted,
+/// since most clients do not.
+pub fn entries(list: &str) -> impl Iterator<Item = &str> {
+    list.split(|c: char| c == ',' || c.is_whitespace()).filter(|entry| !entry.is_empty())
+}
+
+/// The union of lists: entries in the order in which they were first seen, each once without regard to
+/// ASCII case, in the spelling in which it was first seen.
+#[derive(Clone, Debug, Default)]
+pub struct Union<'a> {
+    entries: Vec<&'a str>,
+    // Lower-case entries, kept only once there are more than `LINEAR`.
+    seen: HashSet<Box<str>>,
+}
+
+impl<'a> Union<'a> {
+    /// Adds the entries of a list as written.
+    pub fn add(&mut self, list: &'a str) {
+        for entry in entries(list) {
+            self.insert(entry);
+        }
+    }
+
+    fn insert(&mut self, entry: &'a str) {
+        if self.entries.len() < LINEAR {
+            if self.entries.iter().any(|known| known.eq_ignore_ascii_case(entry)) {
+                return;
+            }
+        } else {
+            if self.seen.is_empty() {
+                self.seen = self.entries.iter().map(|known| lower(known)).collect();
+            }
+            if !self.seen.insert(lower(entry)) {
+                return;
+            }
+        }
+        self.entries.push(entry);
+    }
+
+    /// The entries, in order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[&'a str] {
+        &self.entries
+    }
+
+    /// The list as it is emitted: commas, no white space.
+    #[must_use]
+    pub fn join(&self) -> String {
+        self.entries.join(",")
+    }
+}
+
+fn lower(entry: &str) -> Box<str> {
+    entry.to_ascii_lowercase().into_boxed_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn union(lists: &[&str]) -> String {
+        let mut union = Union::default();
+        for list in lists {
+            union.add(list);
+        }
+        union.join()
+    }
+
+    #[test]
+    fn commas_and_white_space_separate_and_only_commas_are_written() {
+        assert_eq!(
+            union(&[" .svc, .cluster.local\t10.0.0.0/8\n,, mysql "]),
+            ".svc,.cluster.local,10.0.0.0/8,mysql"
+        );
+    }
+
+    #[test]
+    fn duplicates_go_without_regard_to_case_and_the_first_spelling_stays() {
+        assert_eq!(union(&[".SVC,mysql", ".svc,MySQL,redis"]), ".SVC,mysql,redis");
+    }
+
+    #[test]
+    fn long_lists_follow_the_same_rules() {
+        let long: Vec<String> = (0..100).map(|n| format!("Host{n}")).collect();
+        let long = long.join(",");
+        assert_eq!(union(&[&long, &long.to_lowercase()]), long);
+    }
+
+    #[test]
+    fn a_united_list_united_again_stays_as_it_is() {
+        let once = union(&["b, a", "c b"]);
+        assert_eq!(union(&["b, a", &once]), once);
+    }
+}

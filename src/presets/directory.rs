@@ -1,0 +1,281 @@
+//! Presets from files: YAML or JSON, one or more documents each, alone or in folders.
+//!
+//! `Namespace` objects in them give namespaces their labels. A file is taken as the API server would
+//! take it: an error in one object makes the whole set unusable, and every error is reported.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use super::Presets;
+use crate::api::validate::{FieldError, validate};
+use crate::api::{ClusterPodPreset, GROUP, PodPreset, PresetKind, VERSION};
+use crate::inject::preset::Preset;
+use crate::inject::snapshot::{NamespaceLabels, Snapshot};
+use crate::manifest;
+use crate::telemetry::PresetMetrics;
+
+/// How often files are looked at. Cheap, and unlike inotify right on every file system; a ConfigMap
+/// volume swaps a symbolic link, which shows in the metadata too.
+pub const RELOAD_EVERY: Duration = Duration::from_secs(1);
+
+/// What the files hold.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// Presets of both kinds.
+    pub presets: Vec<Arc<Preset>>,
+    /// Labels of the namespaces that are given as objects.
+    pub namespaces: BTreeMap<Box<str>, NamespaceLabels>,
+}
+
+/// What is wrong with a file or an object in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileError {
+    /// The file.
+    pub file: PathBuf,
+    /// The document in it, from 1; `None` when the file itself is the problem.
+    pub document: Option<usize>,
+    /// The object, as `Kind/name`; empty when it is not known.
+    pub object: String,
+    /// What was expected and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(document) = self.document {
+            write!(f, ", document {document}")?;
+        }
+        if !self.object.is_empty() {
+            write!(f, ", {}", self.object)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl Loaded {
+    /// The snapshot of these files. Namespaces that are not given count as existing.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::from_parts(self.presets.iter().cloned(), self.namespaces.clone(), true)
+    }
+}
+
+/// Reads presets from files and folders (their `.yaml`, `.yml` and `.json` files, not those of folders
+/// inside).
+///
+/// # Errors
+/// Every file that cannot be read and every object that the API server would refuse.
+pub fn load(paths: &[PathBuf]) -> Result<Loaded, Vec<FileError>> {
+    let mut reader = Reader::default();
+    for path in paths {
+        match files(path) {
+            Ok(files) => files.iter().for_each(|file| reader.file(file)),
+            Err(error) => reader.fail(path, None, String::new(), cannot_read(&error)),
+        }
+    }
+    if reader.errors.is_empty() { Ok(reader.loaded) } else { Err(reader.errors) }
+}
+
+/// Looks at the files now and then and publishes what is new and good; runs until it is dropped.
+pub async fn watch(paths: Vec<PathBuf>, presets: Arc<Presets>, metrics: PresetMetrics, every: Duration) {
+    let mut seen = fingerprint(&paths);
+    loop {
+        tokio::time::sleep(every).await;
+        let now = fingerprint(&paths);
+        if now == seen {
+            continue;
+        }
+        match load(&paths) {
+            Ok(loaded) => {
+                tracing::info!(presets = loaded.presets.len(), "presets reloaded");
+                publish(&loaded, &presets, &metrics);
+            }
+            Err(errors) => {
+                metrics.stale.set(1);
+                for error in errors {
+                    tracing::error!(%error, "presets not reloaded, the last good ones stay");
+                }
+            }
+        }
+        // Files that change while they are read differ from `now` at the next look.
+        seen = now;
+    }
+}
+
+/// Publishes what was loaded.
+pub fn publish(loaded: &Loaded, presets: &Presets, metrics: &PresetMetrics) {
+    let snapshot = loaded.snapshot();
+    let (cluster, namespaced) = snapshot.counts();
+    metrics.set(PresetKind::Cluster, cluster, 0);
+    metrics.set(PresetKind::Namespaced, namespaced, 0);
+    metrics.stale.set(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    metrics.changed.set(now.as_secs_f64());
+    presets.publish(snapshot);
+}
+
+/// The files that a path stands for, sorted.
+pub(crate) fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let file = entry?.path();
+        let wanted = file.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
+        // `metadata` follows links: a ConfigMap volume is made of them.
+        if wanted && fs::metadata(&file).is_ok_and(|metadata| metadata.is_file()) {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// What changes when a file changes.
+fn fingerprint(paths: &[PathBuf]) -> Vec<(PathBuf, Option<(u64, SystemTime, PathBuf)>)> {
+    let look = |file: PathBuf| {
+        let seen = fs::metadata(&file).ok().map(|metadata| {
+            let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            (metadata.len(), modified, fs::canonicalize(&file).unwrap_or_default())
+        });
+        (file, seen)
+    };
+    paths.iter().flat_map(|path| files(path).unwrap_or_else(|_| vec![path.clone()])).map(look).collect()
+}
+
+pub(crate) fn cannot_read(error: &io::Error) -> String {
+    format!("cannot be read: {error}")
+}
+
+/// Reads objects and collects errors.
+#[derive(Default)]
+struct Reader {
+    loaded: Loaded,
+    errors: Vec<FileError>,
+    /// Where each object was found, to name both places of a duplicate.
+    places: BTreeMap<String, String>,
+}
+
+impl Reader {
+    fn fail(&mut self, file: &Path, document: Option<usize>, object: String, message: String) {
+        self.errors.push(FileError { file: file.to_owned(), document, object, message });
+    }
+
+    fn file(&mut self, file: &Path) {
+        let text = match fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) => return self.fail(file, None, String::new(), cannot_read(&error)),
+        };
+        for document in manifest::documents(&text) {
+            match document.read() {
+                Ok(None) => {}
+                Ok(Some(object)) => self.object(file, document.number, &object),
+                Err(error) => self.fail(file, Some(document.number), String::new(), error.to_string()),
+            }
+        }
+    }
+
+    fn object(&mut self, file: &Path, document: usize, object: &Value) {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let api_version = object["apiVersion"].as_str().unwrap_or_default();
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let label = format!("{kind}/{name}");
+        let mut fail = |message: String| self.fail(file, Some(document), label.clone(), message);
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        match (group, kind) {
+            ("", "List") => {
+                for item in object["items"].as_array().into_iter().flatten() {
+                    self.object(file, document, item);
+                }
+            }
+            ("", "Namespace") => {
+                let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+                let labels = labels.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()));
+                self.loaded.namespaces.insert(name.into(), NamespaceLabels::new(labels));
+            }
+            (GROUP, "ClusterPodPreset" | "PodPreset") if version == VERSION => {
+                self.preset(file, document, label, object);
+            }
+            (GROUP, "ClusterPodPreset" | "PodPreset") => {
+                fail(format!("apiVersion: unknown version {version}: write {GROUP}/{VERSION}"));
+            }
+            (GROUP, _) => fail("kind: unknown kind: write ClusterPodPreset or PodPreset".to_owned()),
+            ("settings.k8s.io", "PodPreset") => fail(format!(
+                "apiVersion: the PodPreset of Kubernetes < 1.20: write {GROUP}/{VERSION}; the fields selector, env, envFrom, volumes and volumeMounts stay as they are"
+            )),
+            // Folders of manifests hold other objects too.
+            ("", _) if kind.is_empty() => {
+                fail("no kind: expected a ClusterPodPreset, a PodPreset or a Namespace".to_owned())
+            }
+            _ => {}
+        }
+    }
+
+    fn preset(&mut self, file: &Path, document: usize, label: String, object: &Value) {
+        match preset(object) {
+            Ok(preset) => {
+                let id = format!(
+                    "{}{label}",
+                    preset.namespace.as_deref().map(|name| format!("{name}/")).unwrap_or_default()
+                );
+                let place = format!("{}, document {document}", file.display());
+                if let Some(other) = self.places.insert(id, place) {
+                    self.fail(
+                        file,
+                        Some(document),
+                        label,
+                        format!("stands in {other} too: keep one of them"),
+                    );
+                    return;
+                }
+                self.loaded.presets.push(Arc::new(preset));
+            }
+            Err(errors) => {
+                for error in errors {
+                    self.fail(file, Some(document), label.clone(), error.to_string());
+                }
+            }
+        }
+    }
+}
+
+/// Checks and compiles a preset.
+///
+/// # Errors
+/// Everything that its CRD has against it.
+pub fn preset(object: &Value) -> Result<Preset, Vec<FieldError>> {
+    let one = |path: &str, message: String| vec![FieldError { path: path.to_owned(), message }];
+    let namespaced = object["kind"] == "PodPreset";
+    let kind = if namespaced { PresetKind::Namespaced } else { PresetKind::Cluster };
+    let mut errors = validate(kind, object);
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    if name.is_empty() || name.len() > 253 || !name.chars().all(allowed) {
+        errors.extend(one(
+            "metadata.name",
+            "not a valid name: write lower-case letters, digits, '-' and '.', at most 253".to_owned(),
+        ));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let compiled = if namespaced {
+        serde_json::from_value::<PodPreset>(object.clone()).map(|object| Preset::namespaced(&object))
+    } else {
+        serde_json::from_value::<ClusterPodPreset>(object.clone()).map(|object| Preset::cluster(&object))
+    };
+    match compiled {
+        Ok(Ok(preset)) => Ok(preset),
+        Ok(Err(error)) => Err(one("", error.to_string())),
+        Err(error) => Err(one("", error.to_string())),
+    }
+}
