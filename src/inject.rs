@@ -175,7 +175,7 @@ pub fn plan<'s>(
     if presets.is_empty() {
         return Ok(Err(LeftAlone::NoPreset));
     }
-    decide(presets, pod, &containers, target).map(Ok)
+    decide(&presets, pod, &containers, target).map(Ok)
 }
 
 type Targets<'p, 'a> = Vec<(ContainerList, usize, &'p Container<'a>)>;
@@ -205,16 +205,16 @@ fn targets<'p, 'a>(pod: &'p Pod<'a>, target: Target<'_>) -> Targets<'p, 'a> {
 }
 
 fn decide<'s>(
-    presets: Vec<&'s Preset>,
+    presets: &[&'s Preset],
     pod: &Pod<'_>,
     containers: &Targets<'_, '_>,
     target: Target<'_>,
 ) -> Result<Plan<'s>, Unreadable> {
     let annotate = matches!(target, Target::Pod);
     let mut plan = Plan { annotate, ..Plan::default() };
-    let mut storage = Storage::read(&presets, pod, containers, target)?;
-    for preset in &presets {
-        match storage.take(preset, &presets, containers) {
+    let mut storage = Storage::read(presets, pod, containers, target)?;
+    for preset in presets {
+        match storage.take(preset, presets, containers) {
             Ok(()) => plan.applied.push(preset),
             Err(reason) => plan.skipped.push(Skipped { preset, reason }),
         }

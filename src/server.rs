@@ -183,7 +183,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(5),
-            first_byte: Duration::from_secs(120),
+            first_byte: Duration::from_mins(2),
             header: Duration::from_secs(5),
             idle: Duration::from_mins(2),
             write: Duration::from_secs(10),

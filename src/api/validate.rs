@@ -123,10 +123,8 @@ fn structure(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldEr
                 fail("may not be empty".to_owned());
             }
         }
-        Value::Number(number) if schema["format"] == "int32" => {
-            if number.as_i64().is_none_or(|number| i32::try_from(number).is_err()) {
-                fail(format!("{number} does not fit: write a number from {} to {}", i32::MIN, i32::MAX));
-            }
+        Value::Number(number) if schema["format"] == "int32" && !fits_i32(number) => {
+            fail(format!("{number} does not fit: write a number from {} to {}", i32::MIN, i32::MAX));
         }
         Value::Array(items) => {
             bound(schema, "maxItems", items.len() as u64, |most| {
@@ -162,9 +160,8 @@ fn fields(schema: &Value, members: &Map<String, Value>, path: &str, errors: &mut
         } else if schema["additionalProperties"].is_object() {
             structure(&schema["additionalProperties"], value, &join(key), errors);
         } else if !(path.is_empty() && ["apiVersion", "kind", "metadata"].contains(&key.as_str())) {
-            if let Some(properties) = schema["properties"].as_object() {
-                errors.push(unknown(join(key), key, properties.keys()));
-            }
+            let known = schema["properties"].as_object().into_iter().flat_map(Map::keys);
+            errors.push(unknown(join(key), key, known));
         }
     }
 }
@@ -179,6 +176,10 @@ fn unknown<'a>(path: String, key: &str, known: impl Iterator<Item = &'a String>)
         None => "unknown field: remove it".to_owned(),
     };
     FieldError { path, message }
+}
+
+fn fits_i32(number: &serde_json::Number) -> bool {
+    number.as_i64().is_some_and(|number| i32::try_from(number).is_ok())
 }
 
 fn bound(schema: &Value, key: &str, found: u64, fail: impl FnOnce(u64)) {

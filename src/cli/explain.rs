@@ -198,7 +198,7 @@ fn fill(explanation: &mut Explanation, plan: &Plan<'_>, pod: &Pod<'_>) {
             list: planned.list.field(),
             variables: variables(planned, &plan.resolutions[planned.resolution], container),
             env_from: planned.env_from.iter().map(|entry| entry.key().to_string()).collect(),
-            volume_mounts: planned.mounts.iter().map(|mount| mount.to_string()).collect(),
+            volume_mounts: planned.mounts.iter().map(ToString::to_string).collect(),
         });
     }
 }

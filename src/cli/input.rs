@@ -84,9 +84,10 @@ impl Input {
             match directory::files(name) {
                 Ok(found) => {
                     for file in found {
-                        read(&file)
-                            .map(|file| files.push(file))
-                            .unwrap_or_else(|error| errors.push(failed(&file, error)));
+                        match read(&file) {
+                            Ok(read) => files.push(read),
+                            Err(error) => errors.push(failed(&file, error)),
+                        }
                     }
                 }
                 Err(error) => errors.push(failed(name, error)),

@@ -1,5 +1,6 @@
 //! `reach serve`: the webhook.
 
+use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -184,10 +185,11 @@ fn announce(arguments: &Arguments, webhook: &Bound, admin: &Bound, ca: Option<&s
             (Some(file), Some(_)) => format!("--cacert {}", file.display()),
             _ => "--insecure".to_owned(),
         };
-        text.push_str(&format!(
-            "try      curl --silent {trust} -H content-type:application/json -d '{REVIEW}' https://{}{PATH}\n",
+        let _ = writeln!(
+            text,
+            "try      curl --silent {trust} -H content-type:application/json -d '{REVIEW}' https://{}{PATH}",
             webhook.address()
-        ));
+        );
     }
     super::print(&text)?;
     Ok(())

@@ -133,6 +133,9 @@ fn prune(fields: &mut Map<String, Value>) {
     });
 }
 
+/// Billionths in one.
+const NANO: i128 = 1_000_000_000;
+
 /// A Kubernetes quantity (`1Gi`, `100m`, `1e3`, 5) in billionths, or `None` when it is none.
 fn quantity(value: &Value) -> Option<i128> {
     let text = match value {
@@ -140,7 +143,6 @@ fn quantity(value: &Value) -> Option<i128> {
         Value::Number(number) => number.to_string(),
         _ => return None,
     };
-    const NANO: i128 = 1_000_000_000;
     let digits =
         text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);

@@ -190,7 +190,7 @@ fn variable<'s>(items: &[Part<'s>], conflicts: &mut Vec<VariableConflict<'s>>) -
 }
 
 /// The strategy of an item: its own, else what a less specific level declared, else the default.
-fn strategy<'s>(item: Part<'s>, inherited: Option<MergeStrategy>, default: MergeStrategy) -> Part<'s> {
+fn strategy(item: Part<'_>, inherited: Option<MergeStrategy>, default: MergeStrategy) -> Part<'_> {
     let (strategy, because) = if item.variable.is_sourced() {
         (MergeStrategy::Replace, Because::ValueFrom)
     } else if let Some(own) = item.variable.strategy {

@@ -31,6 +31,9 @@ pub struct NamespaceEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceLabels(Box<[(Box<str>, Box<str>)]>);
 
+/// What belongs to a namespace, while it is collected.
+type Grouped = (Option<NamespaceLabels>, Vec<Arc<Preset>>);
+
 /// One namespace of a snapshot, as a review sees it.
 #[derive(Debug)]
 pub struct Namespace<'s> {
@@ -89,7 +92,7 @@ impl Snapshot {
         open: bool,
     ) -> Self {
         let mut cluster = Vec::new();
-        let mut namespaces: HashMap<Box<str>, (Option<NamespaceLabels>, Vec<Arc<Preset>>)> = HashMap::new();
+        let mut namespaces: HashMap<Box<str>, Grouped> = HashMap::new();
         for preset in presets {
             match &preset.namespace {
                 None => cluster.push(preset),

@@ -140,8 +140,11 @@ pub(crate) fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Length, time of change, and where links lead to.
+type Seen = (u64, SystemTime, PathBuf);
+
 /// What changes when a file changes.
-fn fingerprint(paths: &[PathBuf]) -> Vec<(PathBuf, Option<(u64, SystemTime, PathBuf)>)> {
+fn fingerprint(paths: &[PathBuf]) -> Vec<(PathBuf, Option<Seen>)> {
     let look = |file: PathBuf| {
         let seen = fs::metadata(&file).ok().map(|metadata| {
             let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
@@ -214,7 +217,7 @@ impl Reader {
             )),
             // Folders of manifests hold other objects too.
             ("", _) if kind.is_empty() => {
-                fail("no kind: expected a ClusterPodPreset, a PodPreset or a Namespace".to_owned())
+                fail("no kind: expected a ClusterPodPreset, a PodPreset or a Namespace".to_owned());
             }
             _ => {}
         }
