@@ -13,7 +13,7 @@ help: ## List the targets
 
 .PHONY: check
 check: fmt-check clippy ## Fast loop, no control plane: formatting, clippy, unit, specification and property tests
-	$(CARGO) test --locked --lib --bins --test spec --test properties --test server --test webhook --test cli
+	$(CARGO) test --locked --lib --bins --test spec --test properties --test server --test webhook --test cli --test readme
 
 .PHONY: test
 test: requirements fmt-check clippy ## Everything: formatting, clippy, all tests against a real control plane
@@ -23,12 +23,12 @@ test: requirements fmt-check clippy ## Everything: formatting, clippy, all tests
 .PHONY: requirements
 requirements:
 	@missing=; \
-	for tool in cargo go cc setpriv flock; do \
+	for tool in cargo go cc setpriv flock curl jq; do \
 	  command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \
 	if [ -n "$$missing" ]; then \
 	  echo "missing:$$missing" >&2; \
-	  echo "cargo: Rust by rustup; go: Go 1.26 or newer; cc: a C compiler (Debian: gcc); setpriv, flock: util-linux" >&2; \
+	  echo "cargo: Rust by rustup; go: Go 1.26 or newer; cc: a C compiler (Debian: gcc); setpriv, flock: util-linux; curl, jq" >&2; \
 	  exit 1; \
 	fi
 

@@ -251,12 +251,26 @@ impl Reader {
     }
 }
 
+/// An object without the members that are `null`, which the API server takes for absent.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| (key.clone(), without_nulls(value)))
+            .collect(),
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
+    }
+}
+
 /// Checks and compiles a preset.
 ///
 /// # Errors
 /// Everything that its CRD has against it.
 pub fn preset(object: &Value) -> Result<Preset, Vec<FieldError>> {
     let one = |path: &str, message: String| vec![FieldError { path: path.to_owned(), message }];
+    let object = &without_nulls(object);
     let namespaced = object["kind"] == "PodPreset";
     let kind = if namespaced { PresetKind::Namespaced } else { PresetKind::Cluster };
     let mut errors = validate(kind, object);
@@ -280,5 +294,40 @@ pub fn preset(object: &Value) -> Result<Preset, Vec<FieldError>> {
         Ok(Ok(preset)) => Ok(preset),
         Ok(Err(error)) => Err(one("", error.to_string())),
         Err(error) => Err(one("", error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn null_is_absent() {
+        let object = json!({
+            "apiVersion": "reach.dev/v1alpha1", "kind": "PodPreset",
+            "metadata": {"name": "a", "namespace": "b", "labels": null},
+            "spec": {"selector": null, "env": [{"name": "TZ", "value": "UTC", "valueFrom": null}], "volumes": null},
+        });
+        assert_eq!(preset(&object).unwrap().reference(), "PodPreset/a");
+    }
+
+    #[test]
+    fn every_error_of_an_object_is_reported_with_its_field() {
+        let object = json!({
+            "apiVersion": "reach.dev/v1alpha1", "kind": "ClusterPodPreset", "metadata": {"name": "Not_A_Name"},
+            "spec": {"letter_case": "Both", "priority": "high", "env": [{"name": "TZ", "value": 1}]},
+        });
+        let errors: Vec<String> = preset(&object).unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            errors,
+            [
+                "spec.letter_case: unknown field: write letterCase",
+                "spec.priority: expected a whole number, found a string",
+                "spec.env[0].value: expected a string, found a number: put it in quotes",
+                "metadata.name: not a valid name: write lower-case letters, digits, '-' and '.', at most 253",
+            ]
+        );
     }
 }
