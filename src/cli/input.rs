@@ -134,9 +134,12 @@ impl ClusterOptions {
                 kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?
             }
             None if self.context.is_some() => kube::Config::from_kubeconfig(&options).await?,
-            None => kube::Config::infer().await.context(
-                "no presets: give --presets PATH, or a cluster by --kubeconfig, $KUBECONFIG or ~/.kube/config",
-            )?,
+            // One message: the error repeats its causes.
+            None => kube::Config::infer().await.map_err(|error| {
+                anyhow::anyhow!(
+                    "no presets: give --presets PATH, or a cluster by --kubeconfig, $KUBECONFIG or ~/.kube/config ({error})"
+                )
+            })?,
         };
         Ok(config)
     }
