@@ -214,9 +214,7 @@ impl ControlPlane {
     pub fn kubectl_with_stdin(&self, arguments: &[&str], stdin: impl AsRef<[u8]>) -> Output {
         // From a file: kubectl may print much before it has read all, and two pipes could then wait for each other.
         let mut file = tempfile::tempfile().expect("cannot make a temporary file");
-        file.write_all(stdin.as_ref())
-            .and_then(|()| file.rewind())
-            .expect("cannot write a temporary file");
+        file.write_all(stdin.as_ref()).and_then(|()| file.rewind()).expect("cannot write a temporary file");
         self.layout.kubectl(arguments, file.into())
     }
 
@@ -270,9 +268,7 @@ impl ControlPlane {
 
     fn api_server(&self) -> MutexGuard<'_, Option<Process>> {
         // A panic under the lock is that of a failed start, which left `None` there: still a true account.
-        self.api_server
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.api_server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn start_controller_manager(&mut self) {
@@ -280,17 +276,11 @@ impl ControlPlane {
         command
             .arg(flag("kubeconfig", &self.layout.kubeconfig))
             .arg(flag("root-ca-file", &self.layout.path("ca.crt")))
-            .arg(flag(
-                "service-account-private-key-file",
-                &self.layout.api_server_key(),
-            ))
+            .arg(flag("service-account-private-key-file", &self.layout.api_server_key()))
             // The only one of its kind needs no election, and serves nothing that a test asks for.
             .args(["--leader-elect=false", "--secure-port=0"]);
-        self.controller_manager = Some(self.launcher.launch(
-            "kube-controller-manager",
-            command,
-            &self.layout,
-        ));
+        self.controller_manager =
+            Some(self.launcher.launch("kube-controller-manager", command, &self.layout));
     }
 
     /// Waits for an object that a controller makes by itself.
@@ -306,9 +296,7 @@ impl ControlPlane {
                 Instant::now() < deadline,
                 "no {object} in namespace {namespace}: {}{}",
                 String::from_utf8_lossy(&answer.stderr),
-                self.controller_manager
-                    .as_ref()
-                    .map_or_else(String::new, Process::log_tail)
+                self.controller_manager.as_ref().map_or_else(String::new, Process::log_tail)
             );
             thread::sleep(POLL_INTERVAL);
         }
@@ -335,10 +323,7 @@ impl Layout {
             folder,
         };
         // Unguessable, because every user of this machine reaches the loopback interface.
-        layout.write(
-            "tokens.csv",
-            format!("{},reach-test,reach-test,system:masters\n", random_token()),
-        );
+        layout.write("tokens.csv", format!("{},reach-test,reach-test,system:masters\n", random_token()));
         if let Some(policy) = &options.audit_policy {
             layout.write("audit-policy.json", policy.to_string());
         }
@@ -354,13 +339,11 @@ impl Layout {
         if fs::read(self.path(name)).is_ok_and(|present| present == content.as_bytes()) {
             return;
         }
-        fs::write(self.path(name), content)
-            .unwrap_or_else(|error| panic!("cannot write {name}: {error}"));
+        fs::write(self.path(name), content).unwrap_or_else(|error| panic!("cannot write {name}: {error}"));
     }
 
     fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name))
-            .unwrap_or_else(|error| panic!("cannot read {name}: {error}"))
+        fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("cannot read {name}: {error}"))
     }
 
     /// The private key that kube-apiserver makes for its serving certificate. It also signs service account tokens:
@@ -398,9 +381,7 @@ impl Layout {
     /// A command that runs one of the control plane's programs. It is killed when the thread that spawns it ends.
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(self.programs.join(name));
+        command.args(["--pdeathsig", "KILL", "--"]).arg(self.programs.join(name));
         for variable in PROXY_VARIABLES {
             command.env_remove(variable);
         }
@@ -433,10 +414,7 @@ impl Launcher {
                 }
             })
             .expect("cannot start a thread");
-        Self {
-            orders: Some(sender),
-            thread: Some(thread),
-        }
+        Self { orders: Some(sender), thread: Some(thread) }
     }
 
     /// Starts a process that writes to the log of its name.
@@ -459,15 +437,8 @@ impl Launcher {
         let child = answer
             .recv()
             .expect("the launcher answers each order")
-            .unwrap_or_else(|error| {
-                panic!("cannot start {name} under setpriv (util-linux): {error}")
-            });
-        Process {
-            name,
-            child,
-            log,
-            log_start,
-        }
+            .unwrap_or_else(|error| panic!("cannot start {name} under setpriv (util-linux): {error}"));
+        Process { name, child, log, log_start }
     }
 }
 
@@ -543,10 +514,7 @@ impl Drop for Process {
         }
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         if !self.ends_within(STOP_TIMEOUT) {
-            eprintln!(
-                "control plane: {} outlived SIGTERM for {STOP_TIMEOUT:?}",
-                self.name
-            );
+            eprintln!("control plane: {} outlived SIGTERM for {STOP_TIMEOUT:?}", self.name);
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -561,12 +529,7 @@ fn programs() -> PathBuf {
         .stderr(Stdio::inherit())
         .output()
         .unwrap_or_else(|error| panic!("cannot run {}: {error}", script.display()));
-    assert!(
-        output.status.success(),
-        "{} failed ({}), its message is above",
-        script.display(),
-        output.status
-    );
+    assert!(output.status.success(), "{} failed ({}), its message is above", script.display(), output.status);
     let folder = String::from_utf8(output.stdout).expect("the programs' folder is not UTF-8");
     PathBuf::from(folder.trim_end_matches('\n'))
 }
@@ -605,12 +568,7 @@ fn etcd_url(layout: &Layout) -> String {
 }
 
 /// Starts kube-apiserver, waits until it is ready, and writes the kubeconfig. `None` when another process has the port.
-fn start_api_server(
-    layout: &Layout,
-    options: &Options,
-    launcher: &Launcher,
-    port: u16,
-) -> Option<Process> {
+fn start_api_server(layout: &Layout, options: &Options, launcher: &Launcher, port: u16) -> Option<Process> {
     let mut command = layout.program("kube-apiserver");
     command
         .arg(format!("--etcd-servers={}", etcd_url(layout)))
@@ -618,10 +576,7 @@ fn start_api_server(
         .arg(flag("cert-dir", &layout.path("certificates")))
         .arg(flag("token-auth-file", &layout.path("tokens.csv")))
         .arg(flag("service-account-key-file", &layout.api_server_key()))
-        .arg(flag(
-            "service-account-signing-key-file",
-            &layout.api_server_key(),
-        ))
+        .arg(flag("service-account-signing-key-file", &layout.api_server_key()))
         .args([
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
@@ -659,20 +614,14 @@ fn start_api_server(
         }
         listening
             && layout
-                .kubectl(
-                    &["get", "--raw", "/readyz", "--request-timeout=5s"],
-                    Stdio::null(),
-                )
+                .kubectl(&["get", "--raw", "/readyz", "--request-timeout=5s"], Stdio::null())
                 .status
                 .success()
     });
     match started {
         Ok(()) => Some(api_server),
         Err(_) if api_server.log().contains("address already in use") => None,
-        Err(status) => panic!(
-            "kube-apiserver ended at its start ({status}){}",
-            api_server.log_tail()
-        ),
+        Err(status) => panic!("kube-apiserver ended at its start ({status}){}", api_server.log_tail()),
     }
 }
 

@@ -4,4 +4,30 @@
 
 #![allow(dead_code, reason = "each test binary uses only a part of it")]
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 pub mod control_plane;
+pub mod http;
+pub mod serve;
+
+/// How long anything that should happen may take. It only bounds a failure: no test asserts that something is fast.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Time between two looks at something that is waited for.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Asks until there is an answer, and returns it.
+///
+/// # Panics
+/// When there is none in time; the message has the last thing that was there instead.
+pub fn eventually<T, E: std::fmt::Display>(what: &str, mut ask: impl FnMut() -> Result<T, E>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(instead) => assert!(Instant::now() < deadline, "{what}: still not so; instead:\n{instead}"),
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+}

@@ -1,0 +1,105 @@
+//! What the engine costs: bytes of a review in, bytes of an answer out, nothing around it.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use reach::admission;
+use reach::inject::snapshot::Snapshot;
+use reach::telemetry::{Outcome, ReviewMetrics};
+use serde_json::Value;
+
+use super::fixture::{self, NAMESPACES, PRESETS};
+use super::report::{Row, median};
+
+/// Rounds; in each, all cases take turns.
+const ROUNDS: usize = 31;
+/// Reviews of one case in one round.
+const REVIEWS: u32 = 2000;
+
+/// A review, what it is answered from, and how.
+struct Case<'a> {
+    bytes: Vec<u8>,
+    snapshot: &'a Snapshot,
+    outcome: Outcome,
+}
+
+/// The reviews that there are.
+pub fn reviews() -> Vec<Row> {
+    let proxy = fixture::snapshot(fixture::proxy(), 0);
+    let with_ca = fixture::snapshot(fixture::proxy().into_iter().chain([fixture::corporate_ca()]), 0);
+    let case = |review: &Value, snapshot, outcome| Case { bytes: fixture::bytes(review), snapshot, outcome };
+    let cases = [
+        case(&fixture::review(), &proxy, Outcome::injected),
+        case(&fixture::review(), &with_ca, Outcome::injected),
+        case(&fixture::unmatched(), &proxy, Outcome::skipped),
+        case(&fixture::injected(&proxy), &proxy, Outcome::unchanged),
+    ];
+    let names = [
+        "engine: review that is injected",
+        "engine: review that is injected, with a volume",
+        "engine: review that does not match",
+        "engine: review that is already injected",
+    ];
+    let rows = names.iter().zip(&cases).zip(cost(&cases));
+    rows.map(|((name, case), nanos)| Row::new(format!("{name} ({} B)", case.bytes.len()), nanos, "ns"))
+        .collect()
+}
+
+/// The injected review among few and many presets.
+pub fn scale() -> Vec<Row> {
+    let snapshot = |presets: usize, other: fn(usize) -> Value| {
+        // Numbers from 1: the first preset of a team would have number 0.
+        let others = (1..).take(presets - 2).map(other);
+        fixture::snapshot(fixture::proxy().into_iter().chain(others), NAMESPACES)
+    };
+    let counts = [10, 1000, PRESETS];
+    let snapshots = counts.map(|presets| snapshot(presets, fixture::other));
+    let by_pod = snapshot(PRESETS, fixture::other_by_pod);
+    let bytes = fixture::bytes(&fixture::review());
+    let cases: Vec<_> = snapshots
+        .iter()
+        .chain([&by_pod])
+        .map(|snapshot| Case { bytes: bytes.clone(), snapshot, outcome: Outcome::injected })
+        .collect();
+    let nanos = cost(&cases);
+    let mut rows: Vec<Row> = counts
+        .iter()
+        .zip(&nanos)
+        .map(|(presets, nanos)| {
+            Row::new(format!("scale: review with {presets} presets, {NAMESPACES} namespaces"), *nanos, "ns")
+        })
+        .collect();
+    rows.push(
+        Row::new(format!("scale: {PRESETS} presets / 10 presets"), nanos[2] / nanos[0], "").at_most(1.2),
+    );
+    rows.push(Row::new(
+        format!("scale: {PRESETS} ClusterPodPresets by pod selector / 10 presets"),
+        nanos[3] / nanos[0],
+        "",
+    ));
+    rows
+}
+
+/// The median time of each case, in nanoseconds.
+fn cost(cases: &[Case<'_>]) -> Vec<f64> {
+    let metrics = fixture::metrics();
+    for case in cases {
+        let answer = admission::review(&case.bytes, case.snapshot, &metrics).expect("a known namespace");
+        assert_eq!(answer.outcome, case.outcome, "the case is not what it says");
+    }
+    let mut times = vec![Vec::with_capacity(ROUNDS); cases.len()];
+    for _ in 0..ROUNDS {
+        for (case, times) in cases.iter().zip(&mut times) {
+            times.push(round(case, &metrics));
+        }
+    }
+    times.into_iter().map(median).collect()
+}
+
+fn round(case: &Case<'_>, metrics: &ReviewMetrics) -> f64 {
+    let start = Instant::now();
+    for _ in 0..REVIEWS {
+        let _ = black_box(admission::review(black_box(&case.bytes), case.snapshot, metrics));
+    }
+    start.elapsed().as_secs_f64() * 1e9 / f64::from(REVIEWS)
+}

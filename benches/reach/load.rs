@@ -1,0 +1,161 @@
+//! Reviews per second of processor time, over TLS and connections that are kept: reach and a server that
+//! does nothing, under the same load in turns.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use reach::admission::PATH;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::process::{PATIENCE, Process, Reach, folder};
+use super::report::{Row, median};
+use super::{constant, fixture};
+
+/// Rounds; in each, both servers take turns.
+const ROUNDS: usize = 9;
+/// Connections that are kept open to each server. An API server keeps a few to a webhook.
+const CONNECTIONS: usize = 4;
+/// Reviews on each connection in one round.
+const REVIEWS: usize = 2000;
+
+/// Connections to one server.
+struct Client(Vec<TlsStream<TcpStream>>);
+
+/// Both servers under load.
+pub fn measure() -> Vec<Row> {
+    // One thread: the server is to have the other processor.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(compare()).expect("requests are answered")
+}
+
+async fn compare() -> io::Result<Vec<Row>> {
+    let review = fixture::bytes(&fixture::review());
+    let head = format!(
+        "POST {PATH}?timeout=10s HTTP/1.1\r\nhost: localhost\r\nuser-agent: kube-apiserver-admission\r\n\
+         content-length: {}\r\naccept: application/json, */*\r\ncontent-type: application/json\r\n\
+         accept-encoding: gzip\r\n\r\n",
+        review.len()
+    );
+    let request = [head.as_bytes(), &review].concat();
+
+    let folder = folder();
+    let presets = folder.path().join("presets.json");
+    let shop = serde_json::json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "shop", "labels": {"proxy": "corporate", "team": "shop"}},
+    });
+    let items: Vec<_> = fixture::proxy().into_iter().chain([shop]).collect();
+    let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items});
+    std::fs::write(&presets, list.to_string())?;
+    let reach = Reach::start(["--presets".as_ref(), presets.as_os_str()]);
+    reach.await_ready();
+    let mut to_reach = Client::connect(reach.webhook, &reach.ca()).await?;
+    let answer = exchange(&mut to_reach.0[0], &request, &mut Vec::new()).await?;
+
+    let ca = folder.path().join("ca.pem");
+    let constant = Process::start(
+        Command::new(std::env::current_exe()?).arg(constant::COMMAND).arg(&ca).arg(answer.to_string()),
+    );
+    let address = constant.address("https://", '/').ok_or(io::ErrorKind::BrokenPipe)?;
+    let mut to_constant = Client::connect(address, &ca).await?;
+
+    let (mut of_reach, mut of_constant) = (Vec::new(), Vec::new());
+    // The first round warms up.
+    for round in 0..=ROUNDS {
+        let pair =
+            (to_reach.round(&request, &reach.process).await?, to_constant.round(&request, &constant).await?);
+        if round > 0 {
+            of_reach.push(pair.0);
+            of_constant.push(pair.1);
+        }
+    }
+    let (of_reach, of_constant) = (median(of_reach), median(of_constant));
+    Ok(vec![
+        Row::new(
+            format!("load: reviews per CPU second ({} B, answer {answer} B)", review.len()),
+            of_reach,
+            "/s",
+        ),
+        Row::new("load: the same requests, constant answer", of_constant, "/s"),
+        Row::new("load: reach / constant answer", of_reach / of_constant, "").at_least(0.7),
+    ])
+}
+
+impl Client {
+    async fn connect(address: SocketAddr, ca: &Path) -> io::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(ca).map_err(io::Error::other)?;
+        roots.add(ca).map_err(io::Error::other)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = TlsConnector::from(Arc::new(config));
+        let connect = async || {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            connector.connect(ServerName::try_from("localhost").expect("a name"), stream).await
+        };
+        Ok(Self(try_join_all((0..CONNECTIONS).map(|_| connect())).await?))
+    }
+
+    /// Sends a round of reviews; returns how many a second of the server's processor time answers.
+    async fn round(&mut self, request: &[u8], server: &Process) -> io::Result<f64> {
+        let before = server.cpu_nanos();
+        let connections = self.0.iter_mut().map(async |stream| {
+            let mut buffer = Vec::with_capacity(16 * 1024);
+            for _ in 0..REVIEWS {
+                exchange(stream, request, &mut buffer).await?;
+            }
+            Ok::<_, io::Error>(())
+        });
+        tokio::time::timeout(PATIENCE, try_join_all(connections)).await??;
+        let nanos = server.cpu_nanos() - before;
+        Ok((CONNECTIONS * REVIEWS) as f64 * 1e9 / nanos as f64)
+    }
+}
+
+/// Sends a request and reads its answer; returns the length of the body.
+async fn exchange(
+    stream: &mut TlsStream<TcpStream>,
+    request: &[u8],
+    buffer: &mut Vec<u8>,
+) -> io::Result<usize> {
+    stream.write_all(request).await?;
+    stream.flush().await?;
+    buffer.clear();
+    loop {
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(length) = complete(buffer)? {
+            return Ok(length);
+        }
+    }
+}
+
+/// The length of the body, once all of it is there.
+fn complete(answer: &[u8]) -> io::Result<Option<usize>> {
+    let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let head = String::from_utf8_lossy(&answer[..end]);
+    if !head.starts_with("HTTP/1.1 200") {
+        return Err(io::Error::other(head));
+    }
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+    let length = length.ok_or_else(|| io::Error::other("an answer without its length"))?;
+    Ok((answer.len() == end + 4 + length).then_some(length))
+}

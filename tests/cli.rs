@@ -1,0 +1,490 @@
+//! The command line as people and scripts meet it: the real binary, its output, its exit codes.
+//!
+//! What is printed is compared with files in `tests/fixtures/cli`; with `REACH_UPDATE=1` those are written instead, for
+//! review with `git diff`.
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::thread;
+
+use reach::manifest::documents;
+use serde_json::{Value, json};
+use support::serve::command;
+
+const PRESETS: [&str; 2] = ["--presets", "examples/presets"];
+
+/// Standard output, standard error and exit code of a run.
+#[derive(Debug)]
+struct Run {
+    stdout: String,
+    stderr: String,
+    code: Option<i32>,
+}
+
+// === inject ===
+
+#[test]
+fn inject_shows_a_manifest_as_the_webhook_would_change_it() {
+    let run = inject("examples/deployment.yaml", &[]);
+    golden("inject-deployment.yaml", &run.succeeded());
+    for (output, file) in [
+        ("yaml", "inject-deployment.yaml"),
+        ("json", "inject-deployment.json"),
+        ("patch", "inject-deployment.patch"),
+    ] {
+        golden(file, &inject("examples/deployment.yaml", &["-o", output]).succeeded());
+    }
+}
+
+#[test]
+fn inject_changes_every_kind_that_makes_pods_and_nothing_else() {
+    golden("inject-kinds.yaml", &inject("tests/fixtures/cli/kinds.yaml", &[]).succeeded());
+    golden("inject-kinds.json", &inject("tests/fixtures/cli/kinds.yaml", &["-o", "json"]).succeeded());
+}
+
+#[test]
+fn inject_keeps_what_it_does_not_touch_to_the_letter() {
+    let before = fixture("style.yaml");
+    let after = inject("tests/fixtures/cli/style.yaml", &[]).succeeded();
+    golden("inject-style.yaml", &after);
+    // Lines are only added, so each one is still there, in order.
+    let mut rest = after.lines();
+    for line in before.lines() {
+        assert!(rest.any(|kept| kept == line), "lost or changed: {line}");
+    }
+}
+
+#[test]
+fn inject_takes_and_gives_json_with_its_order_of_keys() {
+    let after = inject("tests/fixtures/cli/pod.json", &[]).succeeded();
+    golden("inject-pod.json", &after);
+    let keys = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let object: Value = serde_json::from_str(&after).expect("JSON");
+    assert_eq!(keys(&object), ["kind", "apiVersion", "spec", "metadata"]);
+    assert_eq!(
+        keys(&object["spec"]["containers"][0]),
+        ["zebra", "name", "image", "env", "ant"],
+        "nothing is sorted"
+    );
+    assert!(after.contains("12345678901234567890"), "a large number keeps its digits: {after}");
+    golden("inject-pod.yaml", &inject("tests/fixtures/cli/pod.json", &["-o", "yaml"]).succeeded());
+}
+
+#[test]
+fn patches_apply_with_another_implementation_and_make_what_is_shown() {
+    for file in [
+        "examples/deployment.yaml",
+        "tests/fixtures/cli/kinds.yaml",
+        "tests/fixtures/cli/style.yaml",
+        "tests/fixtures/cli/pod.json",
+    ] {
+        let patches = inject(file, &["-o", "patch"]).succeeded();
+        let shown = inject(file, &[]).succeeded();
+        let before = fs::read_to_string(root().join(file)).unwrap();
+        let (before, shown) = (values(&before), values(&shown));
+        assert_eq!(patches.lines().count(), before.len(), "{file}: one line for each document");
+        assert_eq!(shown.len(), before.len(), "{file}");
+        for ((mut object, patch), shown) in before.into_iter().zip(patches.lines()).zip(shown) {
+            let patch: json_patch::Patch = serde_json::from_str(patch).expect("an RFC 6902 patch");
+            json_patch::patch(&mut object, &patch).expect("a patch that applies");
+            assert_eq!(object, shown, "{file}");
+        }
+    }
+}
+
+#[test]
+fn injecting_what_was_injected_changes_nothing() {
+    for file in ["examples/deployment.yaml", "tests/fixtures/cli/kinds.yaml", "tests/fixtures/cli/pod.json"] {
+        let once = inject(file, &[]).succeeded();
+        assert_eq!(pipe(&["inject", "-f", "-", "--presets", "examples/presets"], &once).succeeded(), once);
+    }
+}
+
+#[test]
+fn a_diff_exits_with_0_for_no_change_1_for_some_and_2_for_an_error() {
+    let changed = inject("examples/deployment.yaml", &["-o", "diff"]);
+    assert_eq!(changed.code, Some(1));
+    golden("inject-deployment.diff", &changed.stdout);
+
+    let once = inject("examples/deployment.yaml", &[]).succeeded();
+    let unchanged = pipe(&["inject", "-f", "-", "--presets", "examples/presets", "-o", "diff"], &once);
+    assert_eq!((unchanged.code, unchanged.stdout.as_str()), (Some(0), ""));
+
+    for arguments in [
+        ["-f", "tests/fixtures/cli/broken", "--presets", "examples/presets"],
+        ["-f", "no-such-file.yaml", "--presets", "examples/presets"],
+        ["-f", "examples/deployment.yaml", "--presets", "tests/fixtures/cli/broken-presets"],
+    ] {
+        let failed = run(&[&["inject", "-o", "diff"], &arguments[..]].concat());
+        assert_eq!((failed.code, failed.stdout.as_str()), (Some(2), ""), "{failed:?}");
+    }
+}
+
+#[test]
+fn manifests_come_from_standard_input_folders_and_several_files() {
+    let alone = inject("examples/deployment.yaml", &[]).succeeded();
+    let text = fs::read_to_string(root().join("examples/deployment.yaml")).unwrap();
+    assert_eq!(pipe(&["inject", "-f", "-", "--presets", "examples/presets"], &text).succeeded(), alone);
+
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("b.yml"), &text).unwrap();
+    fs::write(folder.path().join("a.json"), fixture("pod.json")).unwrap();
+    fs::write(folder.path().join("README.md"), "not a manifest: [").unwrap();
+    fs::create_dir(folder.path().join("c.yaml")).unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let together = inject(folder, &[]).succeeded();
+    let objects = values(&together);
+    assert_eq!(objects.len(), 2, "{together}");
+    assert_eq!((&objects[0]["kind"], &objects[1]["kind"]), (&json!("Pod"), &json!("Deployment")));
+
+    let several =
+        inject("examples/deployment.yaml", &["-f", "tests/fixtures/cli/pod.json", "-o", "json"]).succeeded();
+    let list: Value = serde_json::from_str(&several).unwrap();
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn the_namespace_and_its_labels_can_be_given() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {app: shop}}\nspec: {containers: [{name: web}]}\n";
+    let value = |arguments: &[&str]| {
+        let all = [&["inject", "-f", "-", "-o", "json"], &PRESETS[..], arguments].concat();
+        let object: Value = serde_json::from_str(&pipe(&all, pod).succeeded()).unwrap();
+        object["metadata"]["annotations"]["reach.dev/presets"].as_str().map(str::to_owned)
+    };
+    assert_eq!(value(&[]).as_deref(), Some("ClusterPodPreset/corporate-proxy@0"));
+    assert_eq!(
+        value(&["-n", "shop"]).as_deref(),
+        Some("ClusterPodPreset/corporate-proxy@0,PodPreset/shop@0")
+    );
+    assert_eq!(value(&["-n", "shop", "--namespace-labels", "reach.dev/injection=disabled"]), None);
+}
+
+#[test]
+fn every_error_in_manifests_is_reported_with_its_place() {
+    let run = inject("tests/fixtures/cli/broken", &[]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    golden("inject-broken.stderr", &run.stderr);
+    assert_eq!(run.stderr.lines().count(), 4, "{}", run.stderr);
+    for (file, document, object, field) in [
+        ("one.yaml", 2, "Deployment/containers-is-a-string", "spec.template"),
+        ("one.yaml", 3, "", "line 12"),
+        ("two.yaml", 1, "Pod/env-is-a-mapping", "the pod cannot be read"),
+        ("two.yaml", 2, "", "line 11"),
+    ] {
+        let start = format!("error: tests/fixtures/cli/broken/{file}, document {document}: ");
+        let found = run
+            .stderr
+            .lines()
+            .any(|line| line.strip_prefix(&start).is_some_and(|e| e.contains(object) && e.contains(field)));
+        assert!(found, "{start}{object} {field}\n{}", run.stderr);
+    }
+    // `explain` reads the same way.
+    let explain = run_with("explain", "tests/fixtures/cli/broken", &[]);
+    assert_eq!((explain.code, &explain.stderr), (Some(1), &run.stderr));
+}
+
+#[test]
+fn every_error_in_presets_is_reported_with_its_place() {
+    for command in ["inject", "explain"] {
+        let run = run(&[
+            command,
+            "-f",
+            "examples/deployment.yaml",
+            "--presets",
+            "tests/fixtures/cli/broken-presets",
+        ]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+        golden("broken-presets.stderr", &run.stderr);
+        for (file, document, object, field) in [
+            ("one.yaml", 2, "ClusterPodPreset/numbers", "spec.priority"),
+            ("one.yaml", 2, "ClusterPodPreset/numbers", "spec.env[0].value"),
+            ("one.yaml", 2, "ClusterPodPreset/numbers", "spec.env[1].valeu"),
+            ("one.yaml", 3, "PodPreset/old", "apiVersion"),
+            ("two.yaml", 1, "ClusterPodPreset/good", ""),
+            ("two.yaml", 2, "PodPreset/Upper", "metadata.name"),
+            ("two.yaml", 2, "PodPreset/Upper", "spec.env"),
+        ] {
+            let start = format!(
+                "error: tests/fixtures/cli/broken-presets/{file}, document {document}, {object}: {field}"
+            );
+            let found = run.stderr.lines().any(|line| line.starts_with(&start));
+            assert!(found, "{start}\n{}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn every_file_that_cannot_be_read_is_reported() {
+    let run = inject("no-such-file.yaml", &["-f", "no-such-folder/"]);
+    assert_eq!(run.code, Some(1));
+    assert_eq!(run.stderr.lines().count(), 2, "{}", run.stderr);
+    for name in ["no-such-file.yaml", "no-such-folder/"] {
+        assert!(run.stderr.contains(&format!("error: {name}: cannot be read")), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_conflict_is_a_warning_on_standard_error_that_shows_no_value() {
+    let run = inject("tests/fixtures/cli/conflict.yaml", &["examples/corporate-ca.yaml"]);
+    golden("inject-conflict.stderr", &run.stderr);
+    golden("inject-conflict.yaml", &run.succeeded());
+}
+
+// === explain ===
+
+#[test]
+fn explain_says_where_each_value_comes_from() {
+    golden("explain-deployment.txt", &run_with("explain", "examples/deployment.yaml", &[]).succeeded());
+    let json = run_with("explain", "examples/deployment.yaml", &["-o", "json"]).succeeded();
+    golden("explain-deployment.json", &json);
+    golden("explain-kinds.txt", &run_with("explain", "tests/fixtures/cli/kinds.yaml", &[]).succeeded());
+    golden(
+        "explain-conflict.txt",
+        &run_with("explain", "tests/fixtures/cli/conflict.yaml", &["examples/corporate-ca.yaml"]).succeeded(),
+    );
+}
+
+#[test]
+fn explain_and_inject_agree_on_every_value() {
+    for file in ["examples/deployment.yaml", "tests/fixtures/cli/kinds.yaml"] {
+        let explained: Value =
+            serde_json::from_str(&run_with("explain", file, &["-o", "json"]).succeeded()).unwrap();
+        let injected = inject(file, &["-o", "json"]).succeeded();
+        let injected: Value = serde_json::from_str(&injected).unwrap();
+        let pods = reach::inject::workload::workloads(&injected);
+        assert_eq!(explained.as_array().map(Vec::len), Some(pods.len()), "{file}");
+        for (explanation, pod) in explained.as_array().unwrap().iter().zip(pods) {
+            assert_eq!(explanation["object"], pod.reference, "{file}");
+            for container in explanation["containers"].as_array().unwrap() {
+                let list = container["list"].as_str().unwrap();
+                let injected = pod.pod["spec"][list]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .find(|injected| injected["name"] == container["name"])
+                    .unwrap();
+                for variable in container["variables"].as_array().unwrap() {
+                    for name in variable["names"].as_array().unwrap() {
+                        let env = injected["env"].as_array().unwrap();
+                        let own =
+                            env.iter().rfind(|own| own["name"] == *name).expect("an explained variable");
+                        assert_eq!(own["value"], variable["value"], "{} {name}", pod.reference);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// === the rest ===
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    for arguments in
+        [&["inject", "-f", "-", "--presets", "examples/presets"][..], &["crds"], &["completions", "bash"]]
+    {
+        let mut child = command()
+            .current_dir(root())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        // More than a pipe holds. A command that reads no input may have ended by now.
+        let input = stream(50);
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {} {stderr}", output.status);
+        assert_eq!(stderr, "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn output_of_any_size_gets_through_a_slow_pipe() {
+    let input = stream(200);
+    let mut child = command()
+        .current_dir(root())
+        .args(["inject", "-f", "-", "--presets", "examples/presets"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let mut output = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(values(&output).len(), 200 * values(&fixture("kinds.yaml")).len());
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_is_right() {
+    for (arguments, expected) in [
+        (&[][..], "Usage: reach"),
+        (&["injcet"], "inject"),
+        (&["inject"], "--filename"),
+        (&["inject", "-f", "x", "-o", "xml"], "[possible values: yaml, json, patch, diff]"),
+        (&["explain", "-f", "x", "--namespace-labels", "team"], "KEY=VALUE"),
+        (&["serve", "--tls-cert", "x"], "--tls-key"),
+        (&["serve", "--tls-cert", "x", "--tls-key", "y", "--ca-out", "z"], "cannot be used with"),
+        (&["serve", "--listen", "9443"], "--listen"),
+        (&["completions", "tcl"], "bash"),
+    ] {
+        let run = run(arguments);
+        assert_eq!(run.code, Some(2), "{arguments:?}: {run:?}");
+        assert!(run.stderr.contains(expected), "{arguments:?}: {}", run.stderr);
+        assert_eq!(run.stdout, "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_exits_with_1_and_one_line() {
+    for (arguments, expected) in [
+        (
+            &["serve", "--presets", "examples/presets", "--tls-cert", "no.crt", "--tls-key", "no.key"][..],
+            "no.crt",
+        ),
+        (&["serve", "--presets", "no-such-folder"], "no-such-folder: cannot be read"),
+        (&["serve", "--presets", "examples/presets", "--listen", "192.0.2.1:1"], "--listen"),
+        (&["serve", "--presets", "examples/presets", "--log", "reach=loud"], "--log"),
+        (
+            &["inject", "-f", "examples/deployment.yaml", "--kubeconfig", "no-such-kubeconfig"],
+            "no-such-kubeconfig",
+        ),
+    ] {
+        let run = run(arguments);
+        assert_eq!(run.code, Some(1), "{arguments:?}: {run:?}");
+        let errors: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "{arguments:?}: {}", run.stderr);
+        assert!(errors[0].contains(expected), "{arguments:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn completions_exist_for_every_shell() {
+    for (shell, expected) in
+        [("bash", "complete "), ("zsh", "#compdef reach"), ("fish", "complete -c reach"), ("elvish", "reach")]
+    {
+        let script = run(&["completions", shell]).succeeded();
+        assert!(script.contains(expected) && script.contains("namespace-labels"), "{shell}:\n{script}");
+    }
+}
+
+#[test]
+fn version_and_help_are_answered() {
+    assert_eq!(run(&["--version"]).succeeded(), format!("reach {}\n", env!("CARGO_PKG_VERSION")));
+    for command in ["serve", "inject", "explain", "crds", "completions"] {
+        let help = run(&[command, "--help"]).succeeded();
+        assert!(help.contains("Usage: reach"), "{help}");
+        assert!(help.contains("Example"), "{command} shows an example: {help}");
+    }
+}
+
+#[test]
+fn the_crds_in_the_repository_are_those_of_the_binary() {
+    let folder = tempfile::tempdir().unwrap();
+    run(&["crds", "--output-dir", folder.path().to_str().unwrap()]).succeeded();
+    let names = |folder: &Path| {
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(folder.path()), names(&root().join("crds")));
+    let mut all = Vec::new();
+    for name in names(folder.path()) {
+        let made = fs::read_to_string(folder.path().join(&name)).unwrap();
+        let kept = fs::read_to_string(root().join("crds").join(&name)).unwrap();
+        assert!(made == kept, "crds/{} is old: run `reach crds --output-dir crds`", name.display());
+        all.extend(values(&made));
+    }
+    assert_eq!(values(&run(&["crds"]).succeeded()), all, "standard output has the same");
+}
+
+// === helpers ===
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn fixture(name: &str) -> String {
+    fs::read_to_string(root().join("tests/fixtures/cli").join(name)).unwrap()
+}
+
+/// A stream of many documents.
+fn stream(copies: usize) -> String {
+    (fixture("kinds.yaml") + "---\n").repeat(copies)
+}
+
+/// Compares with a file of `tests/fixtures/cli/golden`, or writes it.
+#[track_caller]
+fn golden(name: &str, actual: &str) {
+    let file = root().join("tests/fixtures/cli/golden").join(name);
+    if std::env::var_os("REACH_UPDATE").is_some_and(|value| value == "1") {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, actual).unwrap();
+        return;
+    }
+    let expected = fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("{}: {error}; write it with REACH_UPDATE=1", file.display()));
+    assert!(
+        expected == actual,
+        "not as in {} (write it with REACH_UPDATE=1):\n{}",
+        file.display(),
+        similar::TextDiff::from_lines(expected.as_str(), actual).unified_diff().header("expected", "actual")
+    );
+}
+
+/// The objects of a stream.
+fn values(text: &str) -> Vec<Value> {
+    documents(text).iter().filter_map(|document| document.read().expect("a readable document")).collect()
+}
+
+fn inject(file: &str, more: &[&str]) -> Run {
+    run_with("inject", file, more)
+}
+
+/// Runs a command with the example presets. `more` may begin with more presets.
+fn run_with(command: &str, file: &str, more: &[&str]) -> Run {
+    run(&[&[command, "-f", file], &PRESETS[..], more].concat())
+}
+
+fn run(arguments: &[&str]) -> Run {
+    // Relative paths, so that outputs are the same in every checkout.
+    let output =
+        command().current_dir(root()).args(arguments).stdin(Stdio::null()).output().expect("the binary");
+    output.into()
+}
+
+fn pipe(arguments: &[&str], input: &str) -> Run {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(input.as_bytes()).unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    command().current_dir(root()).args(arguments).stdin(file).output().expect("the binary").into()
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        Self {
+            stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+            code: output.status.code(),
+        }
+    }
+}
+
+impl Run {
+    #[track_caller]
+    fn succeeded(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.stdout
+    }
+}

@@ -1,0 +1,92 @@
+//! reach in a real Kubernetes control plane: its CRDs, its webhook, its client.
+//!
+//! One control plane and one `reach serve` serve all tests; each test has a namespace of its own, and
+//! ClusterPodPresets that select it. `cargo test --test e2e -- NAME` runs those whose name has `NAME` in it. What a
+//! failure leaves to look at: `REACH_TEST_KEEP=1`, see `tests/support/control_plane.rs`.
+
+mod support;
+
+#[path = "e2e/changes.rs"]
+mod changes;
+#[path = "e2e/cluster.rs"]
+mod cluster;
+#[path = "e2e/crds.rs"]
+mod crds;
+#[path = "e2e/pods.rs"]
+mod pods;
+#[path = "e2e/values.rs"]
+mod values;
+
+use std::process::ExitCode;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use cluster::Cluster;
+use libtest_mimic::{Arguments, Trial};
+
+/// Names tests by their functions.
+macro_rules! tests {
+    ($($module:ident::$name:ident),* $(,)?) => {
+        [$((concat!(stringify!($module), "::", stringify!($name)), $module::$name as fn(&Cluster))),*]
+    };
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let together = tests![
+        crds::are_described_to_kubectl,
+        crds::show_what_presets_do_in_columns,
+        crds::accept_every_example,
+        crds::refuse_every_invalid_example_and_accept_what_is_nearly_the_same,
+        crds::agree_with_the_rules_for_files,
+        pods::are_injected_however_they_are_made,
+        pods::are_injected_in_every_kind_of_container,
+        pods::get_ephemeral_containers_injected_and_nothing_else_changed,
+        pods::get_env_from_volumes_and_mounts_once,
+        pods::are_admitted_without_the_preset_that_conflicts,
+        pods::that_opted_out_are_left_alone,
+        pods::that_mirror_static_pods_are_left_alone,
+        pods::are_injected_in_a_dry_run_and_not_stored,
+        pods::in_a_namespace_made_a_moment_ago_are_injected,
+        pods::changed_by_another_webhook_are_injected_again_exactly_once,
+        pods::by_the_hundreds_are_all_injected,
+        pods::are_what_inject_and_explain_say,
+        values::are_made_as_documented,
+        changes::of_presets_show_in_the_next_pod,
+        changes::of_namespace_labels_show_in_the_next_pod,
+        changes::of_namespaces_are_waited_for,
+        changes::of_replicas_fail_no_pod,
+        changes::are_counted_in_metrics,
+        changes::write_no_value_to_any_log,
+    ];
+    // These take away what the others stand on.
+    let alone = tests![
+        changes::that_store_a_malformed_preset_leave_the_others_working,
+        changes::of_the_api_server_leave_the_last_presets_serving,
+    ];
+    if arguments.list {
+        let names = together.iter().chain(&alone).map(|(name, _)| Trial::test(*name, || Ok(()))).collect();
+        return libtest_mimic::run(&arguments, names).exit_code();
+    }
+
+    // Started by this thread, which outlives all tests: the kernel ends processes with the thread that started them.
+    let cluster = Arc::new(RwLock::new(Cluster::start()));
+    let trial = |name: &str, test: fn(&Cluster), alone: bool| {
+        let cluster = Arc::clone(&cluster);
+        Trial::test(name, move || {
+            // A test that failed under the lock has told so itself.
+            if alone {
+                test(&cluster.write().unwrap_or_else(PoisonError::into_inner));
+            } else {
+                test(&cluster.read().unwrap_or_else(PoisonError::into_inner));
+            }
+            Ok(())
+        })
+    };
+    let trials = together
+        .iter()
+        .map(|(name, test)| trial(name, *test, false))
+        .chain(alone.iter().map(|(name, test)| trial(name, *test, true)))
+        .collect();
+    // Not `exit`, which would drop nothing and so leave the control plane's folder behind.
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

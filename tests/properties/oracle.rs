@@ -1,0 +1,674 @@
+//! A second reading of docs/injection.md: plain and slow, with no index, no sharing and no raw JSON, so that it can be
+//! compared with the text of the contract by eye. It shares no code with the engine.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"];
+const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+
+/// What the contract says about a pod that is not left alone.
+#[derive(Debug)]
+pub struct Expected {
+    /// The pod, with nothing in `reach.dev/hash` and `reach.dev/skipped`.
+    pub pod: Value,
+    /// `kind/name@generation` of the presets applied, in order of use.
+    pub applied: Vec<String>,
+    /// The same of those not applied at all.
+    pub skipped: BTreeSet<String>,
+    /// Presets and the variables of theirs that are not followed.
+    pub conflicts: BTreeSet<(String, String)>,
+    /// Containers and those variables of theirs that cannot be merged.
+    pub unmergeable: BTreeSet<(String, String)>,
+}
+
+/// A pod, or the ephemeral containers that are not among these.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    Pod,
+    Ephemeral(&'a [&'a str]),
+}
+
+/// Injects; `None` when the pod is left alone altogether.
+pub fn inject(
+    presets: &[Value],
+    namespace: &str,
+    namespace_labels: &Value,
+    pod: &Value,
+    target: Target<'_>,
+) -> Option<Expected> {
+    // Which pods
+    let meta = &pod["metadata"];
+    let disabled = json!("disabled");
+    if meta["annotations"].get("kubernetes.io/config.mirror").is_some()
+        || namespace_labels["reach.dev/injection"] == disabled
+        || meta["labels"]["reach.dev/injection"] == disabled
+        || meta["annotations"]["podpreset.admission.kubernetes.io/exclude"] == "true"
+    {
+        return None;
+    }
+    let places = containers(pod, target);
+    let concerned: Vec<&Value> = in_order_of_use(presets)
+        .into_iter()
+        .filter(|preset| selects(preset, namespace, namespace_labels, &meta["labels"]))
+        .filter(|preset| places.iter().any(|place| !excludes(preset, name(at(pod, *place)))))
+        .collect();
+    if concerned.is_empty() {
+        return None;
+    }
+
+    // Conflicts
+    let mut applied = concerned;
+    let mut skipped = BTreeSet::new();
+    while let Some(position) = first_conflict(&applied, pod, &places, target) {
+        skipped.insert(stamp(applied.remove(position)));
+    }
+
+    let mut result = pod.clone();
+    let mut conflicts = BTreeSet::new();
+    let mut unmergeable = BTreeSet::new();
+    if matches!(target, Target::Pod) {
+        add_volumes(&mut result, &applied);
+    }
+    for (list, index) in places {
+        let container = &mut result["spec"][list][index];
+        let presets: Vec<&Value> =
+            applied.iter().copied().filter(|preset| !excludes(preset, name(container))).collect();
+        for (preset, variable) in add_variables(container, &presets, &mut unmergeable) {
+            conflicts.insert((preset, variable));
+        }
+        for preset in presets {
+            add_env_from(container, preset);
+            add_mounts(container, preset);
+        }
+    }
+
+    let applied: Vec<String> = applied.into_iter().map(stamp).collect();
+    if matches!(target, Target::Pod) && !applied.is_empty() {
+        annotations(&mut result).insert("reach.dev/presets".into(), applied.join(",").into());
+    }
+    Some(Expected { pod: result, applied, skipped, conflicts, unmergeable })
+}
+
+/// The annotations of a pod, made if there are none.
+pub fn annotations(pod: &mut Value) -> &mut Map<String, Value> {
+    for field in ["/metadata", "/metadata/annotations"] {
+        let (parent, key) = field.rsplit_once('/').expect("a pointer");
+        let parent = pod.pointer_mut(parent).expect("just made");
+        if parent[key].is_null() {
+            parent[key] = json!({});
+        }
+    }
+    pod["metadata"]["annotations"].as_object_mut().expect("an object")
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn name(object: &Value) -> &str {
+    text(&object["name"])
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Appends to a list that may be absent or `null`.
+fn append(object: &mut Value, field: &str, item: Value) {
+    match &mut object[field] {
+        Value::Array(items) => items.push(item),
+        absent => *absent = json!([item]),
+    }
+}
+
+// === which pods ===
+
+/// Where the containers concerned are.
+fn containers(pod: &Value, target: Target<'_>) -> Vec<(&'static str, usize)> {
+    let mut places = Vec::new();
+    for field in LISTS {
+        for (index, container) in list(&pod["spec"][field]).iter().enumerate() {
+            let concerned = match target {
+                Target::Pod => true,
+                Target::Ephemeral(old) => field == "ephemeralContainers" && !old.contains(&name(container)),
+            };
+            if concerned {
+                places.push((field, index));
+            }
+        }
+    }
+    places
+}
+
+fn at<'p>(pod: &'p Value, (list, index): (&str, usize)) -> &'p Value {
+    &pod["spec"][list][index]
+}
+
+fn is_namespaced(preset: &Value) -> bool {
+    preset["kind"] == "PodPreset"
+}
+
+fn in_order_of_use(presets: &[Value]) -> Vec<&Value> {
+    let mut sorted: Vec<&Value> = presets.iter().collect();
+    sorted.sort_by_key(|preset| {
+        let priority = preset["spec"]["priority"].as_i64().unwrap_or(0);
+        (is_namespaced(preset), -priority, name(&preset["metadata"]))
+    });
+    sorted
+}
+
+fn selects(preset: &Value, namespace: &str, namespace_labels: &Value, labels: &Value) -> bool {
+    let mut named = namespace_labels.clone();
+    if named["kubernetes.io/metadata.name"].is_null() {
+        named["kubernetes.io/metadata.name"] = namespace.into();
+    }
+    let spec = &preset["spec"];
+    let right_namespace = if is_namespaced(preset) {
+        preset["metadata"]["namespace"] == namespace
+    } else {
+        matches(&spec["namespaceSelector"], &named)
+    };
+    right_namespace && matches(&spec["selector"], labels)
+}
+
+fn matches(selector: &Value, labels: &Value) -> bool {
+    let equal =
+        selector["matchLabels"].as_object().into_iter().flatten().all(|(key, value)| labels[key] == *value);
+    let expressions = list(&selector["matchExpressions"]).iter().all(|expression| {
+        let label = &labels[text(&expression["key"])];
+        let values = list(&expression["values"]);
+        match text(&expression["operator"]) {
+            "In" => !label.is_null() && values.contains(label),
+            "NotIn" => label.is_null() || !values.contains(label),
+            "Exists" => !label.is_null(),
+            "DoesNotExist" => label.is_null(),
+            other => unreachable!("operator {other}"),
+        }
+    });
+    equal && expressions
+}
+
+fn excludes(preset: &Value, container: &str) -> bool {
+    list(&preset["spec"]["excludeContainers"]).iter().map(text).any(|pattern| {
+        pattern.strip_suffix('*').map_or(pattern == container, |prefix| container.starts_with(prefix))
+    })
+}
+
+/// `kind/name@generation`.
+pub fn stamp(preset: &Value) -> String {
+    let generation = preset["metadata"]["generation"].as_i64().unwrap_or(0);
+    format!("{}/{}@{generation}", text(&preset["kind"]), name(&preset["metadata"]))
+}
+
+// === conflicts ===
+
+/// The first preset that may not be applied to the pod along with the others.
+fn first_conflict(
+    presets: &[&Value],
+    pod: &Value,
+    places: &[(&'static str, usize)],
+    target: Target<'_>,
+) -> Option<usize> {
+    let own_volumes = list(&pod["spec"]["volumes"]);
+    let taken_by_pod = |volume: &Value| {
+        own_volumes.iter().any(|own| name(own) == name(volume) && complete(own) != complete(volume))
+    };
+    // A namespaced preset's volume takes the place of a cluster preset's only if it can be there at all.
+    let namespaced = presets.iter().position(|preset| {
+        is_namespaced(preset) && list(&preset["spec"]["volumes"]).iter().any(taken_by_pod)
+    });
+    if namespaced.is_some() {
+        return namespaced;
+    }
+    (0..presets.len()).find(|&position| {
+        let (preset, earlier) = (presets[position], &presets[..position]);
+        let volumes = list(&preset["spec"]["volumes"]).iter().any(|volume| {
+            let of_namespace = |other: &&Value| is_namespaced(other) && has_volume(other, name(volume));
+            if !is_namespaced(preset) && presets.iter().any(of_namespace) {
+                return false;
+            }
+            // Where no volumes are added, presets do not take names from each other.
+            let added = matches!(target, Target::Pod);
+            taken_by_pod(volume)
+                || earlier
+                    .iter()
+                    .filter(|other| added && other["kind"] == preset["kind"])
+                    .flat_map(|other| list(&other["spec"]["volumes"]))
+                    .any(|other| name(other) == name(volume) && complete(other) != complete(volume))
+        });
+        volumes || places.iter().any(|&place| mounts_conflict(preset, earlier, pod, place, target))
+    })
+}
+
+fn has_volume(preset: &Value, volume: &str) -> bool {
+    list(&preset["spec"]["volumes"]).iter().any(|own| name(own) == volume)
+}
+
+/// Whether the mounts of a preset cannot be in a container.
+fn mounts_conflict(
+    preset: &Value,
+    earlier: &[&Value],
+    pod: &Value,
+    place: (&'static str, usize),
+    target: Target<'_>,
+) -> bool {
+    let container = at(pod, place);
+    if excludes(preset, name(container)) {
+        return false;
+    }
+    let mut there: Vec<&Value> = list(&container["volumeMounts"]).iter().collect();
+    for other in earlier.iter().filter(|other| !excludes(other, name(container))) {
+        there.extend(list(&other["spec"]["volumeMounts"]));
+    }
+    list(&preset["spec"]["volumeMounts"]).iter().any(|mount| {
+        // Kubernetes forbids a new volume in a running pod.
+        let missing = !list(&pod["spec"]["volumes"]).iter().any(|own| name(own) == name(mount));
+        if missing && matches!(target, Target::Ephemeral(_)) {
+            return true;
+        }
+        let same_place: Vec<_> = there.iter().filter(|other| path(other) == path(mount)).collect();
+        let device = list(&container["volumeDevices"])
+            .iter()
+            .any(|device| slashes(text(&device["devicePath"])) == path(mount));
+        if device || same_place.iter().any(|other| complete_mount(other) != complete_mount(mount)) {
+            return true;
+        }
+        if !same_place.is_empty() {
+            return false;
+        }
+        // And this one in any ephemeral container.
+        let sub_path = !text(&mount["subPath"]).is_empty() || !text(&mount["subPathExpr"]).is_empty();
+        sub_path && place.0 == "ephemeralContainers"
+    })
+}
+
+fn path(mount: &Value) -> String {
+    slashes(text(&mount["mountPath"]))
+}
+
+/// `/etc/ssl` and `/etc//ssl/` are one place.
+fn slashes(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    format!("/{}", parts.join("/"))
+}
+
+/// A volume as the API server would have completed it, for the sources that the generator uses.
+pub fn complete(volume: &Value) -> Value {
+    let mut volume = without_nulls(volume.clone());
+    let fields = volume.as_object_mut().expect("a volume is an object");
+    // core/v1: a volume with no source is an emptyDir.
+    if fields.len() == 1 {
+        fields.insert("emptyDir".into(), json!({}));
+    }
+    let defaults = [
+        ("configMap", "defaultMode", json!(0o644)),
+        ("secret", "defaultMode", json!(0o644)),
+        ("downwardAPI", "defaultMode", json!(0o644)),
+        ("projected", "defaultMode", json!(0o644)),
+        ("hostPath", "type", json!("")),
+    ];
+    for (source, field, default) in defaults {
+        if let Some(source) = fields.get_mut(source)
+            && source[field].is_null()
+        {
+            source[field] = default;
+        }
+    }
+    let fields_of_pod = |item: &mut Value| {
+        if item["fieldRef"].is_object() && item["fieldRef"]["apiVersion"].is_null() {
+            item["fieldRef"]["apiVersion"] = json!("v1");
+        }
+    };
+    for item in volume.pointer_mut("/downwardAPI/items").and_then(Value::as_array_mut).into_iter().flatten() {
+        fields_of_pod(item);
+    }
+    for source in volume.pointer_mut("/projected/sources").and_then(Value::as_array_mut).into_iter().flatten()
+    {
+        if source["serviceAccountToken"].is_object()
+            && source["serviceAccountToken"]["expirationSeconds"].is_null()
+        {
+            source["serviceAccountToken"]["expirationSeconds"] = json!(3600);
+        }
+        for item in
+            source.pointer_mut("/downwardAPI/items").and_then(Value::as_array_mut).into_iter().flatten()
+        {
+            fields_of_pod(item);
+        }
+    }
+    without_nulls(volume)
+}
+
+/// `null` is as good as absent.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| (key, without_nulls(value)))
+            .collect(),
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        other => other,
+    }
+}
+
+fn complete_mount(mount: &Value) -> Value {
+    let mut mount = without_nulls(mount.clone());
+    mount["mountPath"] = path(&mount).into();
+    for (field, default) in [
+        ("readOnly", json!(false)),
+        ("subPath", json!("")),
+        ("subPathExpr", json!("")),
+        ("mountPropagation", json!("None")),
+        ("recursiveReadOnly", json!("Disabled")),
+    ] {
+        if mount[field].is_null() {
+            mount[field] = default;
+        }
+    }
+    mount
+}
+
+fn add_volumes(pod: &mut Value, applied: &[&Value]) {
+    for preset in applied {
+        for volume in list(&preset["spec"]["volumes"]) {
+            let replacement = applied
+                .iter()
+                .filter(|other| is_namespaced(other))
+                .flat_map(|other| list(&other["spec"]["volumes"]))
+                .find(|other| name(other) == name(volume));
+            let volume = replacement.unwrap_or(volume);
+            if !list(&pod["spec"]["volumes"]).iter().any(|own| name(own) == name(volume)) {
+                append(&mut pod["spec"], "volumes", volume.clone());
+            }
+        }
+    }
+}
+
+fn add_mounts(container: &mut Value, preset: &Value) {
+    for mount in list(&preset["spec"]["volumeMounts"]) {
+        if !list(&container["volumeMounts"]).iter().any(|own| path(own) == path(mount)) {
+            append(container, "volumeMounts", mount.clone());
+        }
+    }
+}
+
+fn add_env_from(container: &mut Value, preset: &Value) {
+    let key = |entry: &Value| {
+        ["/prefix", "/configMapRef/name", "/secretRef/name"]
+            .map(|field| entry.pointer(field).map_or("", text).to_owned())
+    };
+    for entry in list(&preset["spec"]["envFrom"]) {
+        if !list(&container["envFrom"]).iter().any(|own| key(own) == key(entry)) {
+            append(container, "envFrom", entry.clone());
+        }
+    }
+}
+
+// === how a value is made ===
+
+/// A variable of a preset.
+#[derive(Clone, Copy, Debug)]
+struct Item<'a> {
+    preset: &'a Value,
+    variable: &'a Value,
+    /// In order of use.
+    position: (usize, usize),
+}
+
+/// The variable that a name stands for.
+fn family(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    if PROXIES.contains(&lower.as_str()) { lower } else { name.to_owned() }
+}
+
+fn is_from(variable: &Value) -> bool {
+    !variable["valueFrom"].is_null()
+}
+
+impl Item<'_> {
+    fn declared(&self) -> Option<&str> {
+        self.variable["mergeStrategy"].as_str()
+    }
+
+    fn value(&self) -> &str {
+        text(&self.variable["value"])
+    }
+
+    fn is_from(&self) -> bool {
+        is_from(self.variable)
+    }
+
+    /// Lists say the same when their entries do.
+    fn same_value(&self, other: &Item<'_>) -> bool {
+        let content = |item: &Item<'_>| {
+            if family(name(item.variable)) == "no_proxy" && !item.is_from() {
+                return json!(united("no_proxy", &[*item], false, &[]).to_ascii_lowercase());
+            }
+            json!([item.value(), item.variable["valueFrom"]])
+        };
+        content(self) == content(other)
+    }
+
+    fn spellings(&self) -> Vec<String> {
+        let written = name(self.variable);
+        let family = family(written);
+        if PROXIES.contains(&family.as_str()) && self.preset["spec"]["letterCase"] != "AsWritten" {
+            vec![family.to_ascii_uppercase().to_ascii_lowercase(), family.to_ascii_uppercase()]
+        } else {
+            vec![written.to_owned()]
+        }
+    }
+
+    /// The preset and the variable, for a conflict.
+    fn conflict(&self) -> (String, String) {
+        (stamp(self.preset), family(name(self.variable)))
+    }
+}
+
+/// Rule 1, with the level before.
+fn strategy<'a>(item: &Item<'a>, less_specific: &[Item<'a>], family: &str) -> String {
+    if item.is_from() {
+        return "Replace".to_owned();
+    }
+    item.declared()
+        .or_else(|| less_specific.iter().find_map(Item::declared))
+        .unwrap_or_else(|| default_strategy(family))
+        .to_owned()
+}
+
+pub fn default_strategy(family: &str) -> &'static str {
+    if family == "no_proxy" { "Merge" } else { "Replace" }
+}
+
+/// What one level makes of a variable: the items that contribute, and whether one of them replaces.
+fn level<'a>(
+    items: &[Item<'a>],
+    less_specific: &[Item<'a>],
+    family: &str,
+    conflicts: &mut Vec<(String, String)>,
+) -> (Vec<Item<'a>>, bool) {
+    let replaces = |item: &Item<'a>| strategy(item, less_specific, family) == "Replace";
+    let standing = items.iter().find(|item| replaces(item));
+    let mut contributing = Vec::new();
+    for item in items {
+        match standing {
+            // One that says the same again adds nothing, and is no conflict.
+            Some(standing) if replaces(item) && item.position != standing.position => {
+                if !item.same_value(standing) {
+                    conflicts.push(item.conflict());
+                }
+            }
+            Some(standing) if !replaces(item) && standing.is_from() => conflicts.push(item.conflict()),
+            _ => contributing.push(*item),
+        }
+    }
+    (contributing, standing.is_some())
+}
+
+/// Adds and merges variables; returns the conflicts of variables.
+fn add_variables(
+    container: &mut Value,
+    presets: &[&Value],
+    unmergeable: &mut BTreeSet<(String, String)>,
+) -> Vec<(String, String)> {
+    let mut conflicts = Vec::new();
+    let items: Vec<Item<'_>> = presets
+        .iter()
+        .enumerate()
+        .flat_map(|(order, preset)| {
+            list(&preset["spec"]["env"]).iter().enumerate().map(move |(index, variable)| Item {
+                preset,
+                variable,
+                position: (order, index),
+            })
+        })
+        .collect();
+    let families: BTreeSet<String> = items.iter().map(|item| family(name(item.variable))).collect();
+    let own = list(&container["env"]).to_vec();
+    let mut added: Vec<((usize, usize), Value)> = Vec::new();
+    for family_name in families {
+        let of_level = |namespaced: bool| -> Vec<Item<'_>> {
+            items
+                .iter()
+                .copied()
+                .filter(|item| {
+                    family(name(item.variable)) == family_name && is_namespaced(item.preset) == namespaced
+                })
+                .collect()
+        };
+        let (cluster, namespace) = (of_level(false), of_level(true));
+        // Rules 2 and 3
+        let (cluster_stands, _) = level(&cluster, &[], &family_name, &mut conflicts);
+        let (namespace_stands, replaced) = level(&namespace, &cluster, &family_name, &mut conflicts);
+        let cluster_is_from = cluster_stands.iter().any(Item::is_from);
+        let contributing: Vec<Item<'_>> = if replaced {
+            namespace_stands
+        } else if cluster_is_from && !namespace_stands.is_empty() {
+            // The one that says where the value comes from is not followed.
+            conflicts.extend(cluster_stands.iter().map(Item::conflict));
+            namespace_stands
+        } else {
+            cluster_stands.into_iter().chain(namespace_stands).collect()
+        };
+        // Rule 4
+        let strategy = namespace
+            .iter()
+            .find_map(Item::declared)
+            .or_else(|| cluster.iter().find_map(Item::declared))
+            .unwrap_or_else(|| default_strategy(&family_name));
+        let from = contributing.iter().find(|item| item.is_from());
+        // What only replaces is not split.
+        let to_the_letter = contributing.len() == 1
+            && self::strategy(
+                &contributing[0],
+                if namespace.is_empty() { &[] } else { &cluster },
+                &family_name,
+            ) == "Replace";
+        // For each spelling in the container, the position of the one that counts.
+        let mut spellings: Vec<(&str, usize)> = Vec::new();
+        for (position, variable) in own.iter().enumerate().filter(|(_, own)| family(name(own)) == family_name)
+        {
+            spellings.retain(|(spelling, _)| *spelling != name(variable));
+            spellings.push((name(variable), position));
+        }
+        let mut content = match from {
+            Some(item) => json!({"valueFrom": item.variable["valueFrom"]}),
+            None => json!({"value": united(&family_name, &contributing, to_the_letter, &[])}),
+        };
+        if !spellings.is_empty() {
+            if strategy == "Replace" || from.is_some() {
+                continue;
+            }
+            if spellings.iter().any(|(_, position)| is_from(&own[*position])) {
+                unmergeable.insert((name(container).to_owned(), family_name));
+                continue;
+            }
+            let values: Vec<&str> =
+                spellings.iter().map(|(_, position)| text(&own[*position]["value"])).collect();
+            let value = united(&family_name, &contributing, to_the_letter, &values);
+            for (_, position) in &spellings {
+                if text(&own[*position]["value"]) != value {
+                    container["env"][*position]["value"] = value.clone().into();
+                }
+            }
+            content = json!({"value": value});
+        }
+        // Rules 5 and 8
+        let place = contributing.iter().map(|item| item.position).max().expect("a contribution");
+        let mut wanted: Vec<String> = Vec::new();
+        for spelling in contributing.iter().flat_map(Item::spellings) {
+            if !wanted.contains(&spelling) && !spellings.iter().any(|(there, _)| *there == spelling) {
+                wanted.push(spelling);
+            }
+        }
+        for spelling in wanted {
+            let mut variable = json!({"name": spelling});
+            variable
+                .as_object_mut()
+                .expect("an object")
+                .extend(content.as_object().expect("an object").clone());
+            added.push((place, variable));
+        }
+    }
+    added.sort_by_key(|(place, _)| *place);
+    for (_, variable) in added {
+        append(container, "env", variable);
+    }
+    conflicts
+}
+
+/// Rules 6 and 7: the value of some items and of a container's own spellings.
+fn united(family: &str, items: &[Item<'_>], to_the_letter: bool, own: &[&str]) -> String {
+    if family == "no_proxy" {
+        let mut entries: Vec<&str> = Vec::new();
+        for list in items.iter().map(Item::value).chain(own.iter().copied()) {
+            for entry in list.split(|c: char| c == ',' || c.is_whitespace()).filter(|entry| !entry.is_empty())
+            {
+                if !entries.iter().any(|known| known.eq_ignore_ascii_case(entry)) {
+                    entries.push(entry);
+                }
+            }
+        }
+        return entries.join(",");
+    }
+    if to_the_letter {
+        assert!(own.is_empty(), "what replaces is not merged with the container's own");
+        return items[0].value().to_owned();
+    }
+    let separator = items.iter().find_map(|item| item.variable["separator"].as_str()).unwrap_or(",");
+    let split = |value: &str| -> Vec<String> {
+        let parts: Vec<&str> =
+            if separator.trim().is_empty() { vec![value] } else { value.split(separator).collect() };
+        parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    };
+    // The container's own spellings, each to the letter; what is in both stands once.
+    let mut tail: Vec<String> = Vec::new();
+    for value in own.iter().filter(|value| !value.is_empty()) {
+        if !tail.iter().any(|known| known == value) {
+            tail.push((*value).to_owned());
+        }
+    }
+    let mut entries: Vec<String> = Vec::new();
+    for entry in items.iter().flat_map(|item| split(item.value())) {
+        if !tail.iter().chain(&entries).any(|known| has(known, &entry, separator)) {
+            entries.push(entry);
+        }
+    }
+    entries.into_iter().chain(tail).collect::<Vec<_>>().join(separator)
+}
+
+/// Whether a value has an entry already. Between white space the words of an entry stand together.
+fn has(value: &str, entry: &str, separator: &str) -> bool {
+    if separator.trim().is_empty() {
+        (0..value.len()).any(|start| {
+            value.get(start..).and_then(|rest| rest.strip_prefix(entry)).is_some_and(|rest| {
+                (start == 0 || value[..start].ends_with(char::is_whitespace))
+                    && (rest.is_empty() || rest.starts_with(char::is_whitespace))
+            })
+        })
+    } else {
+        value.split(separator).any(|known| known.trim() == entry)
+    }
+}

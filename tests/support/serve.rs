@@ -1,0 +1,249 @@
+//! `reach serve` as a process: the real binary, on ports of its own, ended by its own process id.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::eventually;
+use super::http::{self, Reply};
+
+/// Path of the webhook.
+pub const PATH: &str = "/mutate/pods";
+
+/// How much of the end of a log a failing test prints, in bytes.
+const LOG_TAIL: usize = 4096;
+
+/// A running `reach serve`. Dropping it ends it.
+///
+/// The kernel kills the process when the *thread* that started it ends, however that ends, so a server belongs to the
+/// test function that starts it (or to `main`).
+#[derive(Debug)]
+pub struct Reach {
+    child: Child,
+    /// Where reviews go.
+    pub webhook: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    pub admin: SocketAddr,
+    folder: TempDir,
+}
+
+/// The binary under test, without what the environment of the test says about reach, proxies and clusters.
+pub fn command() -> Command {
+    clean(Command::new(env!("CARGO_BIN_EXE_reach")))
+}
+
+fn clean(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        let lower = name.to_ascii_lowercase();
+        if name.starts_with("REACH_") || name == "KUBECONFIG" || lower.ends_with("_proxy") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+impl Reach {
+    /// Starts `reach serve` with these arguments on free ports, and waits until it says where it listens. It makes its
+    /// own certificate unless `--tls-cert` is among the arguments.
+    ///
+    /// # Panics
+    /// When it ends instead; the message has its log.
+    pub fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        let arguments: Vec<_> = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
+        let folder = tempfile::Builder::new().prefix("reach-serve-").tempdir().expect("a temporary folder");
+        let open = |name: &str| File::create(folder.path().join(name)).expect("a new file");
+        let mut command = clean(Command::new("setpriv"));
+        command
+            .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_reach"), "serve"])
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(&arguments)
+            .stdin(Stdio::null())
+            .stdout(open("stdout"))
+            .stderr(open("stderr"));
+        if !arguments.iter().any(|argument| argument == "--tls-cert") {
+            command.arg("--ca-out").arg(folder.path().join("ca.pem"));
+        }
+        let child = command.spawn().expect("cannot run setpriv (util-linux)");
+        // In place before anything can fail, so that a failure ends the process.
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut reach = Self { child, webhook: unknown, admin: unknown, folder };
+        (reach.webhook, reach.admin) = eventually("reach serve says where it listens", || {
+            if let Some(status) = reach.child.try_wait().expect("a status") {
+                panic!("reach serve ended ({status}): {}", reach.stderr());
+            }
+            let stdout = reach.stdout();
+            addresses(&stdout).ok_or_else(|| stdout + &reach.stderr())
+        });
+        reach
+    }
+
+    /// What it has printed.
+    pub fn stdout(&self) -> String {
+        self.read("stdout")
+    }
+
+    /// What it has logged.
+    pub fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    /// The CA of the certificate that it made.
+    pub fn ca(&self) -> String {
+        self.read("ca.pem")
+    }
+
+    fn read(&self, name: &str) -> String {
+        let path: PathBuf = self.folder.path().join(name);
+        String::from_utf8_lossy(&fs::read(path).expect("a file")).into_owned()
+    }
+
+    /// URL of the webhook, as in a MutatingWebhookConfiguration.
+    pub fn url(&self) -> String {
+        format!("https://{}{PATH}", self.webhook)
+    }
+
+    /// Sends bytes to the webhook and reads a reply.
+    pub fn send(&self, request: &[u8]) -> io::Result<Reply> {
+        http::exchange(http::connect_tls(self.webhook, &self.ca(), "http/1.1")?, request)
+    }
+
+    /// Sends a review, and returns the `response` in the answer.
+    ///
+    /// # Panics
+    /// If there is none, or it is not that of a readable review.
+    pub fn review(&self, review: &Value) -> Value {
+        let reply = self.send(&http::post(PATH, review.to_string())).expect("a reply");
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let answer = reply.json();
+        assert_eq!(answer["response"]["uid"], review["request"]["uid"], "{answer}");
+        assert_eq!(answer["response"]["allowed"], true, "{answer}");
+        answer["response"].clone()
+    }
+
+    /// Asks the admin port.
+    pub fn status(&self, path: &str) -> Reply {
+        let stream = http::connect(self.admin).expect("the admin port");
+        http::exchange(stream, &http::request("GET", path, "", "")).expect("a reply")
+    }
+
+    /// The value of a metric, given with its labels as it stands in `/metrics`; `None` when it is not there.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.status("/metrics").body;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// Waits until a metric has a value.
+    ///
+    /// # Panics
+    /// If it does not get it.
+    #[track_caller]
+    pub fn await_metric(&self, name: &str, value: f64) {
+        eventually(&format!("{name} {value}"), || {
+            // Only whole numbers are asked for.
+            #[allow(clippy::float_cmp)]
+            if self.metric(name) == Some(value) { Ok(()) } else { Err(self.status("/metrics").body) }
+        });
+    }
+
+    /// Waits until `/readyz` says yes.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn await_ready(&self) {
+        eventually("reach is ready", || {
+            let reply = self.status("/readyz");
+            if reply.status == 200 { Ok(()) } else { Err(reply.body + &self.stderr()) }
+        });
+    }
+
+    /// The most memory that the process has had, in KiB.
+    ///
+    /// # Panics
+    /// If the kernel does not say.
+    pub fn peak_memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it cannot be sent.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a process that has not been waited for");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn await_end(&mut self) -> ExitStatus {
+        eventually("reach serve ends", || self.child.try_wait().expect("a status").ok_or("it runs"))
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Panics
+    /// If the kernel does not say.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a status").is_some()
+    }
+}
+
+impl Drop for Reach {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.stderr();
+            let start = log.ceil_char_boundary(log.len().saturating_sub(LOG_TAIL));
+            eprintln!("--- the end of what reach serve logged:\n{}", &log[start..]);
+        }
+        // It has nothing to lose. An error is that of a process that has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn addresses(stdout: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let after = |start: &str, end: &str| {
+        let (_, rest) = stdout.split_once(start)?;
+        rest.split_once(end)?.0.parse().ok()
+    };
+    Some((after("https://", "/")?, after("http://", " ")?))
+}
+
+/// A review of the creation of a pod in the namespace `shop`.
+pub fn review_of(pod: &Value) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "namespace": "shop",
+            "operation": "CREATE",
+            "object": pod,
+            "oldObject": null,
+            "dryRun": false,
+        },
+    })
+}
+
+/// The patch in the `response` of an answer; `None` when there is none.
+///
+/// # Panics
+/// If it is no JSON in base64.
+pub fn patch(response: &Value) -> Option<Value> {
+    let text = response.get("patch")?.as_str().expect("a string");
+    let json = base64_simd::STANDARD.decode_to_vec(text).expect("base64");
+    Some(serde_json::from_slice(&json).expect("JSON"))
+}
