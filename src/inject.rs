@@ -50,9 +50,10 @@ pub enum LeftAlone {
 
 /// The pod has something where core/v1 wants something else.
 #[derive(Debug, thiserror::Error)]
-#[error("{field} cannot be read: {source}")]
+#[error("{field}: expected a list")]
 pub struct Unreadable {
     field: Cow<'static, str>,
+    // Not in the message: it may show a value.
     source: serde_json::Error,
 }
 

@@ -172,7 +172,7 @@ fn every_error_in_manifests_is_reported_with_its_place() {
     for (file, document, object, field) in [
         ("one.yaml", 2, "Deployment/containers-is-a-string", "spec.template"),
         ("one.yaml", 3, "", "line 12"),
-        ("two.yaml", 1, "Pod/env-is-a-mapping", "the pod cannot be read"),
+        ("two.yaml", 1, "Pod/env-is-a-mapping", "spec.containers[0].env: expected a list"),
         ("two.yaml", 2, "", "line 11"),
     ] {
         let start = format!("error: tests/fixtures/cli/broken/{file}, document {document}: ");

@@ -166,10 +166,15 @@ fn fields(schema: &Value, members: &Map<String, Value>, path: &str, errors: &mut
     }
 }
 
+/// Slips of the keyboard up to which one name is taken to mean another.
+const TYPOS: usize = 2;
+
 /// An unknown field, with the known one that is most likely meant.
 fn unknown<'a>(path: String, key: &str, known: impl Iterator<Item = &'a String>) -> FieldError {
     let known: Vec<&str> = known.map(String::as_str).collect();
-    let meant = known.iter().find(|name| name.eq_ignore_ascii_case(&key.replace(['_', '-'], "")));
+    let folded = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
+    let distance = |name: &str| strsim::osa_distance(&folded(name), &folded(key));
+    let meant = known.iter().min_by_key(|name| distance(name)).filter(|name| distance(name) <= TYPOS);
     let message = match meant {
         Some(meant) => format!("unknown field: write {meant}"),
         None if known.len() <= 16 => format!("unknown field: known here are {}", known.join(", ")),

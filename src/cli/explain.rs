@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::Failure;
-use super::inject::{place, without_place};
+use super::inject::{place, read_pod};
 use super::input::Input;
 use crate::api::MergeStrategy;
 use crate::inject::annotation::warnings;
@@ -154,8 +154,7 @@ fn explain(
     namespace: &inject::snapshot::Namespace<'_>,
 ) -> Result<Explanation, String> {
     let json = workload.pod.to_string();
-    let pod = Pod::from_slice(json.as_bytes())
-        .map_err(|error| format!("{}: {}", place(&workload.pointer), without_place(&error)))?;
+    let pod = read_pod(&json, &workload.pointer)?;
     let mut explanation = Explanation {
         file: String::new(),
         document: 0,
@@ -168,7 +167,9 @@ fn explain(
         volumes: Vec::new(),
         containers: Vec::new(),
     };
-    match inject::plan(namespace, &pod, Target::Pod).map_err(|error| error.to_string())? {
+    match inject::plan(namespace, &pod, Target::Pod)
+        .map_err(|error| format!("{}{error}", place(&workload.pointer)))?
+    {
         Err(reason) => explanation.left_alone = Some(in_words(reason)),
         Ok(plan) => fill(&mut explanation, &plan, &pod),
     }

@@ -153,10 +153,9 @@ fn inject(document: &Document<'_>, lookup: &Lookup) -> Result<Injected, String> 
         let wrong = |message: String| format!("{}: {message}", workload.reference);
         let (_, _, namespace) = lookup.namespace(workload.namespace).map_err(wrong)?;
         let json = workload.pod.to_string();
-        let pod = Pod::from_slice(json.as_bytes())
-            .map_err(|error| wrong(format!("{}: {}", place(&workload.pointer), without_place(&error))))?;
+        let pod = read_pod(&json, &workload.pointer).map_err(wrong)?;
         let plan = inject::plan(&namespace, &pod, Target::Pod)
-            .map_err(|error| wrong(format!("{}: {error}", place(&workload.pointer))))?;
+            .map_err(|error| wrong(format!("{}{error}", place(&workload.pointer))))?;
         let Ok(plan) = plan else { continue };
         injected.warnings.extend(
             annotation::warnings(&plan, &pod)
@@ -184,18 +183,28 @@ fn inject(document: &Document<'_>, lookup: &Lookup) -> Result<Injected, String> 
     Ok(injected)
 }
 
-/// The place of a pod in its object, as people write it.
-pub(super) fn place(pointer: &str) -> String {
-    match pointer.trim_start_matches('/') {
-        "" => "the pod cannot be read".to_owned(),
-        path => format!("{} cannot be read", path.replace('/', ".")),
-    }
+/// Reads the pod at a place of an object. The message of an error names the field and what was expected
+/// there, and leaves out what stands there: it may be a secret.
+pub(super) fn read_pod<'a>(json: &'a str, pointer: &str) -> Result<Pod<'a>, String> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let message = error.inner().to_string();
+        let expected = message.split_once("expected ").map_or("a pod", |(_, expected)| expected);
+        let expected = expected.split(" at line ").next().unwrap_or_default();
+        format!("{}{}: expected {expected}", place(pointer), error.path())
+    })
 }
 
-/// A JSON error without line and column, which refer to text that the user never saw.
-pub(super) fn without_place(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    message.split(" at line ").next().unwrap_or_default().to_owned()
+/// The place of a pod in its object, as the beginning of a path.
+pub(super) fn place(pointer: &str) -> String {
+    pointer.trim_start_matches('/').split('/').filter(|part| !part.is_empty()).fold(
+        String::new(),
+        |mut path, part| {
+            path.push_str(part);
+            path.push('.');
+            path
+        },
+    )
 }
 
 fn read(text: &str) -> Vec<Value> {
