@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
-use crate::inject::pod::{List, Pod, Text};
+use crate::inject::pod::{List, Object, Pod, Text};
 use crate::inject::snapshot::Snapshot;
 use crate::inject::{self, Target, annotation, patch};
 use crate::presets::Presets;
@@ -93,7 +93,7 @@ struct ReviewRequest<'a> {
     #[serde(default)]
     namespace: Option<Text<'a>>,
     #[serde(default)]
-    object: Option<Pod<'a>>,
+    object: Option<Object<Pod<'a>>>,
     #[serde(default)]
     old_object: Option<&'a RawValue>,
 }
@@ -193,7 +193,7 @@ fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<A
         }
         _ => return Ok(not_ours(&request.uid, metrics)),
     };
-    let Some(pod) = request.object else {
+    let Some(Object(pod)) = request.object else {
         return Ok(unreadable(body));
     };
     let namespace =

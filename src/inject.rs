@@ -214,13 +214,20 @@ fn decide<'s>(
     let annotate = matches!(target, Target::Pod);
     let mut plan = Plan { annotate, ..Plan::default() };
     let mut storage = Storage::read(presets, pod, containers, target)?;
-    for preset in presets {
-        match storage.take(preset, presets, containers) {
+    // The more specific level takes its places first, so that what a preset of the cluster may have
+    // depends on those of the namespace and never the other way round: deciding again, with an injected
+    // pod, cannot come out differently.
+    let split = presets.partition_point(|preset| preset.level == PresetLevel::Cluster);
+    let (cluster, namespaced) = presets.split_at(split);
+    let namespaced: Vec<_> = namespaced.iter().map(|preset| storage.take(preset, containers)).collect();
+    let cluster: Vec<_> = cluster.iter().map(|preset| storage.take(preset, containers)).collect();
+    for (preset, taken) in presets.iter().zip(cluster.into_iter().chain(namespaced)) {
+        match taken {
             Ok(()) => plan.applied.push(preset),
             Err(reason) => plan.skipped.push(Skipped { preset, reason }),
         }
     }
-    plan.volumes = storage.added_volumes();
+    plan.volumes = storage.added_volumes(&plan.applied);
     // Presets that apply to a container, for each entry of `plan.resolutions`.
     let mut sets: Vec<Vec<&'s Preset>> = Vec::with_capacity(1);
     for (position, &(list, index, container)) in containers.iter().enumerate() {
@@ -242,7 +249,7 @@ fn decide<'s>(
         let variables =
             plan.resolutions[resolution].iter().map(|variable| merge::meet(variable, container)).collect();
         let (has_env_from, env_from) = missing_env_from(&sets[resolution], container)?;
-        let (has_mounts, mounts) = storage.added_mounts(position);
+        let (has_mounts, mounts) = storage.added_mounts(position, &sets[resolution]);
         plan.containers.push(ContainerPlan {
             list,
             index,
@@ -280,7 +287,7 @@ fn unreadable(field: &str, container: &Container<'_>, source: serde_json::Error)
     Unreadable { field: format!("{field} of container {}", &*container.name).into(), source }
 }
 
-/// Volumes and mounts while presets take their places, one after the other in order of use.
+/// Volumes and mounts while presets take their places, one after the other.
 struct Storage<'s> {
     /// Names and canonical forms of the pod's own volumes.
     own_volumes: Vec<(String, Value)>,
@@ -332,14 +339,9 @@ impl<'s> Storage<'s> {
     }
 
     /// Gives a preset its volumes and mounts, all or none.
-    fn take(
-        &mut self,
-        preset: &'s Preset,
-        presets: &[&'s Preset],
-        containers: &Targets<'_, '_>,
-    ) -> Result<(), SkipReason<'s>> {
+    fn take(&mut self, preset: &'s Preset, containers: &Targets<'_, '_>) -> Result<(), SkipReason<'s>> {
         for volume in &preset.volumes {
-            self.check_volume(volume, preset, presets)?;
+            self.check_volume(volume, preset)?;
         }
         if !preset.mounts.is_empty() {
             let lengths: Vec<usize> = self.containers.iter().map(|container| container.taken.len()).collect();
@@ -357,57 +359,65 @@ impl<'s> Storage<'s> {
             }
         }
         for volume in &preset.volumes {
-            match self.taken_volumes.iter_mut().find(|(taken, _)| taken.name == volume.name) {
-                // A namespace's volume takes the place of the cluster's.
-                Some(taken) => *taken = (volume, preset.level),
-                None => self.taken_volumes.push((volume, preset.level)),
+            if self.taken(&volume.name).is_none() {
+                self.taken_volumes.push((volume, preset.level));
             }
         }
         Ok(())
     }
 
-    fn check_volume(
-        &self,
-        volume: &'s Volume,
-        preset: &'s Preset,
-        presets: &[&'s Preset],
-    ) -> Result<(), SkipReason<'s>> {
-        let taken = Err(SkipReason::VolumeTaken(&volume.name));
-        if let Some((_, own)) = self.own_volumes.iter().find(|(name, _)| **name == *volume.name) {
-            // A volume that a preset of the namespace puts in the cluster's place is no conflict with the
-            // cluster's, so that an injected pod stays as it is when it comes by again.
-            let replaced = preset.level == PresetLevel::Cluster
-                && presets
-                    .iter()
-                    .filter(|other| other.level == PresetLevel::Namespace)
-                    .flat_map(|other| &*other.volumes)
-                    .any(|other| other.name == volume.name && other.canonical == *own);
-            return if *own == volume.canonical || replaced { Ok(()) } else { taken };
-        }
-        if !self.growing {
-            let needed = preset.mounts.iter().any(|mount| mount.volume == volume.name);
-            return if needed { Err(SkipReason::VolumeMissing(&volume.name)) } else { Ok(()) };
-        }
-        let conflict = self.taken_volumes.iter().any(|(other, level)| {
-            other.name == volume.name && *level == preset.level && other.canonical != volume.canonical
-        });
-        if conflict { taken } else { Ok(()) }
+    /// The volume of a name that presets have taken.
+    fn taken(&self, name: &str) -> Option<(&'s Volume, PresetLevel)> {
+        self.taken_volumes.iter().find(|(volume, _)| *volume.name == *name).copied()
     }
 
-    fn added_volumes(&self) -> Vec<&'s Volume> {
-        if !self.growing {
-            return Vec::new();
+    fn check_volume(&self, volume: &'s Volume, preset: &'s Preset) -> Result<(), SkipReason<'s>> {
+        let own = self.own_volumes.iter().find(|(name, _)| **name == *volume.name).map(|(_, own)| own);
+        let needed = || preset.mounts.iter().any(|mount| mount.volume == volume.name);
+        if own.is_none() && !self.growing && needed() {
+            return Err(SkipReason::VolumeMissing(&volume.name));
         }
-        let is_new = |volume: &Volume| self.own_volumes.iter().all(|(name, _)| **name != *volume.name);
-        self.taken_volumes.iter().map(|(volume, _)| *volume).filter(|volume| is_new(volume)).collect()
+        let taken = self.taken(&volume.name);
+        // A volume of the namespace takes the place of the cluster's.
+        if taken.is_some_and(|(_, level)| level != preset.level) {
+            return Ok(());
+        }
+        let other = own.or(taken.map(|(other, _)| &other.canonical).filter(|_| self.growing));
+        if other.is_some_and(|other| *other != volume.canonical) {
+            return Err(SkipReason::VolumeTaken(&volume.name));
+        }
+        Ok(())
     }
 
-    /// The mounts that a target container gets, and whether it has any.
-    fn added_mounts(&mut self, position: usize) -> (bool, Vec<&'s Mount>) {
-        self.containers
-            .get_mut(position)
-            .map(|container| (container.has_mounts, std::mem::take(&mut container.taken)))
-            .unwrap_or_default()
+    /// The volumes of the presets applied that the pod lacks, in order of use.
+    fn added_volumes(&self, applied: &[&'s Preset]) -> Vec<&'s Volume> {
+        let mut added: Vec<&'s Volume> = Vec::new();
+        if !self.growing {
+            return added;
+        }
+        for volume in applied.iter().flat_map(|preset| &*preset.volumes) {
+            let own = self.own_volumes.iter().any(|(name, _)| **name == *volume.name);
+            if !own && added.iter().all(|known| known.name != volume.name) {
+                added.push(self.taken(&volume.name).map_or(volume, |(taken, _)| taken));
+            }
+        }
+        added
+    }
+
+    /// The mounts of the presets applied that a target container lacks, in order of use, and whether it
+    /// has any.
+    fn added_mounts(&self, position: usize, applied: &[&'s Preset]) -> (bool, Vec<&'s Mount>) {
+        let Some(container) = self.containers.get(position) else {
+            return (false, Vec::new());
+        };
+        let mut added: Vec<&'s Mount> = Vec::new();
+        for mount in applied.iter().flat_map(|preset| &*preset.mounts) {
+            let own = container.own.iter().any(|(path, _)| *path == mount.path);
+            if !own && added.iter().all(|known| known.path != mount.path) {
+                added.push(mount);
+            }
+        }
+        (container.has_mounts, added)
     }
 }
 

@@ -2,6 +2,11 @@
 //!
 //! Every expectation is written by hand. `tests/properties.rs` checks the same contract on random cases.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "examples are read, and `json!` is easier to read without `&`"
+)]
+
 #[path = "support/engine.rs"]
 mod engine;
 
@@ -45,14 +50,16 @@ fn pod(fields: Value) -> Value {
 }
 
 fn pod_of(spec: Value) -> Value {
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-0", "labels": {"app": "shop"}}, "spec": spec})
+    let metadata = json!({"name": "web-0", "labels": {"app": "shop"}});
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 }
 
 fn container(name: &str, fields: Value) -> Value {
     merge(json!({"name": name}), fields)
 }
 
-/// A pod with one container that has these variables: `NAME=value`, or `NAME<source` for one with `valueFrom`.
+/// A pod with one container that has these variables: `NAME=value`, or `NAME<source` for one with
+/// `valueFrom`.
 fn pod_env(variables: &[&str]) -> Value {
     pod(json!({"env": variables.iter().map(|text| variable(text)).collect::<Value>()}))
 }
@@ -227,7 +234,10 @@ fn a_pod_with_the_opt_out_of_the_old_pod_preset_is_left_alone() {
 #[test]
 fn containers_init_containers_and_native_sidecars_get_the_same() {
     let pod = pod_of(json!({
-        "initContainers": [container("setup", json!({})), container("proxy", json!({"restartPolicy": "Always"}))],
+        "initContainers": [
+            container("setup", json!({})),
+            container("proxy", json!({"restartPolicy": "Always"})),
+        ],
         "containers": [container("app", json!({})), container("log", json!({}))],
     }));
     let injected = inject(&[any("p")], &pod).pod;
@@ -1087,7 +1097,7 @@ fn a_mount_path_taken_by_a_block_device_is_a_conflict() {
 }
 
 #[test]
-fn a_mount_path_taken_by_an_earlier_preset_is_a_conflict_across_levels_too() {
+fn a_mount_path_that_both_levels_want_is_the_namespaces() {
     let preset = |kind: fn(&str, Value) -> Value, name: &str| {
         kind(
             name,
@@ -1098,8 +1108,11 @@ fn a_mount_path_taken_by_an_earlier_preset_is_a_conflict_across_levels_too() {
         )
     };
     let injection = inject(&[preset(cluster, "c"), preset(namespaced, "n")], &pod_env(&[]));
-    assert_eq!(presets_of(&injection), Some("ClusterPodPreset/c@1"));
-    assert_eq!(skipped_of(&injection), Some("PodPreset/n@1: mount path /etc/ssl in container app is taken"));
+    assert_eq!(presets_of(&injection), Some("PodPreset/n@1"));
+    assert_eq!(
+        skipped_of(&injection),
+        Some("ClusterPodPreset/c@1: mount path /etc/ssl in container app is taken")
+    );
 }
 
 #[test]
@@ -1227,7 +1240,10 @@ fn a_sidecar_that_another_webhook_adds_later_is_injected_on_reinvocation() {
 
 #[test]
 fn unknown_fields_survive() {
-    let fields = json!({"x-new": {"deep": [18_446_744_073_709_551_615_u64, null]}, "env": [{"name": "X", "value": "a", "x-new": "\u{1f980}"}]});
+    let fields = json!({
+        "x-new": {"deep": [18_446_744_073_709_551_615_u64, null]},
+        "env": [{"name": "X", "value": "a", "x-new": "\u{1f980}"}],
+    });
     let pod = pod(fields.clone());
     let preset = cluster_env("p", json!([{"name": "X", "value": "b", "mergeStrategy": "Merge"}]));
     let injected = inject(&[preset], &pod).pod;

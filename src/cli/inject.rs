@@ -8,7 +8,7 @@ use similar::TextDiff;
 
 use super::Failure;
 use super::input::{File, Input, Lookup};
-use crate::inject::pod::Pod;
+use crate::inject::pod::{Object, Pod};
 use crate::inject::workload::workloads;
 use crate::inject::{self, Target, annotation, patch};
 use crate::manifest::{self, Add, Document};
@@ -187,7 +187,8 @@ fn inject(document: &Document<'_>, lookup: &Lookup) -> Result<Injected, String> 
 /// there, and leaves out what stands there: it may be a secret.
 pub(super) fn read_pod<'a>(json: &'a str, pointer: &str) -> Result<Pod<'a>, String> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let pod: Result<Object<_>, _> = serde_path_to_error::deserialize(&mut deserializer);
+    pod.map(|Object(pod)| pod).map_err(|error| {
         let message = error.inner().to_string();
         let expected = message.split_once("expected ").map_or("a pod", |(_, expected)| expected);
         let expected = expected.split(" at line ").next().unwrap_or_default();

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -21,9 +22,13 @@ pub struct Text<'a>(pub Cow<'a, str>);
 #[derive(Clone, Debug, Default)]
 pub struct TextMap<'a>(pub Vec<(Text<'a>, Text<'a>)>);
 
-/// A list that may be absent or `null`.
+/// A list of mappings that may be absent or `null`.
 #[derive(Clone, Debug)]
 pub struct List<T>(pub Option<Vec<T>>);
+
+/// A mapping. What serde derives for a struct takes a list too, whose places no patch would find.
+#[derive(Clone, Debug, Default)]
+pub struct Object<T>(pub T);
 
 /// A pod, or the template of one.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -31,9 +36,9 @@ pub struct List<T>(pub Option<Vec<T>>);
 pub struct Pod<'a> {
     /// `metadata`; `None` when absent or `null`.
     #[serde(borrow)]
-    pub metadata: Option<Metadata<'a>>,
+    pub metadata: Option<Object<Metadata<'a>>>,
     /// `spec`; `None` when absent or `null`.
-    pub spec: Option<Spec<'a>>,
+    pub spec: Option<Object<Spec<'a>>>,
 }
 
 /// What is read of `metadata`.
@@ -175,6 +180,36 @@ impl<'de: 'a, 'a> Deserialize<'de> for TextMap<'a> {
     }
 }
 
+// === impl Object ===
+
+impl<T> std::ops::Deref for Object<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(std::marker::PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_any(ObjectVisitor(std::marker::PhantomData))
+    }
+}
+
 // === impl List ===
 
 impl<T> Default for List<T> {
@@ -208,7 +243,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<T>, A::Error> {
                 let mut items = Vec::new();
-                while let Some(item) = seq.next_element()? {
+                while let Some(Object(item)) = seq.next_element()? {
                     items.push(item);
                 }
                 Ok(List(Some(items)))
@@ -227,7 +262,7 @@ impl<'a> Pod<'a> {
     /// # Errors
     /// If the JSON is malformed, or a field that injection reads has another type than in core/v1.
     pub fn from_slice(json: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(json)
+        serde_json::from_slice(json).map(|Object(pod)| pod)
     }
 
     /// An annotation.

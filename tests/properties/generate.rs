@@ -1,8 +1,8 @@
 //! Pods and presets from a tape of numbers.
 //!
-//! Each decision of the generator reads one number, and 0 (also what an exhausted tape gives) is always the simplest
-//! choice. So the generators are plain functions, and proptest shrinks a failure by shrinking a list of numbers.
-//! Pools of names are small: collisions are the point.
+//! Each decision of the generator reads one number, and 0 (also what an exhausted tape gives) is always the
+//! simplest choice. So the generators are plain functions, and proptest shrinks a failure by shrinking a list
+//! of numbers. Pools of names are small: collisions are the point.
 
 use serde_json::{Map, Value, json};
 
@@ -507,9 +507,7 @@ impl<'t> Tape<'t> {
             5 => json!(""),
             6 => json!(self.pick(&VALUES)),
             7 => json!("disabled"),
-            // FIXME: the engine reads a list where core/v1 has an object (`"metadata": []`), and then writes a patch that
-            // does not apply; so there are only lists of plain values, and they stand under a key of their own.
-            8 => json!({"list": self.many(3, |tape| tape.json(0))}),
+            8 => self.many(3, |tape| tape.json(depth - 1)).into(),
             _ => {
                 let field = |tape: &mut Self| {
                     let key = tape.pick(&[
@@ -557,7 +555,9 @@ pub fn unrelated(count: usize) -> Vec<Value> {
             0 => spec["selector"] = json!({"matchLabels": {"app": format!("other-{n}")}}),
             1 => spec["selector"] = json!({"matchExpressions": [{"key": "never", "operator": "Exists"}]}),
             2 => {
-                spec["selector"] = json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["never", format!("x{n}"), "never"]}]});
+                spec["selector"] = json!({"matchExpressions": [{
+                    "key": "app", "operator": "In", "values": ["never", format!("x{n}"), "never"],
+                }]});
             }
             _ => spec["namespaceSelector"] = json!({"matchLabels": {"tier": format!("other-{n}")}}),
         }
@@ -566,7 +566,7 @@ pub fn unrelated(count: usize) -> Vec<Value> {
     };
     let preset = |n: usize| {
         let spec = spec(n);
-        let namespaced = n % 3 == 0 && n % 4 != 3;
+        let namespaced = n.is_multiple_of(3) && n % 4 != 3;
         let mut metadata = json!({"name": format!("unrelated-{n}"), "generation": 1});
         if namespaced {
             metadata["namespace"] = json!(NAMESPACES[n % NAMESPACES.len()]);

@@ -1,5 +1,5 @@
-//! A second reading of docs/injection.md: plain and slow, with no index, no sharing and no raw JSON, so that it can be
-//! compared with the text of the contract by eye. It shares no code with the engine.
+//! A second reading of docs/injection.md: plain and slow, with no index, no sharing and no raw JSON, so that
+//! it can be compared with the text of the contract by eye. It shares no code with the engine.
 
 use std::collections::BTreeSet;
 
@@ -215,31 +215,31 @@ fn first_conflict(
     let taken_by_pod = |volume: &Value| {
         own_volumes.iter().any(|own| name(own) == name(volume) && complete(own) != complete(volume))
     };
-    // A namespaced preset's volume takes the place of a cluster preset's only if it can be there at all.
-    let namespaced = presets.iter().position(|preset| {
-        is_namespaced(preset) && list(&preset["spec"]["volumes"]).iter().any(taken_by_pod)
-    });
-    if namespaced.is_some() {
-        return namespaced;
-    }
-    (0..presets.len()).find(|&position| {
-        let (preset, earlier) = (presets[position], &presets[..position]);
-        let volumes = list(&preset["spec"]["volumes"]).iter().any(|volume| {
-            let of_namespace = |other: &&Value| is_namespaced(other) && has_volume(other, name(volume));
-            if !is_namespaced(preset) && presets.iter().any(of_namespace) {
-                return false;
-            }
-            // Where no volumes are added, presets do not take names from each other.
-            let added = matches!(target, Target::Pod);
-            taken_by_pod(volume)
-                || earlier
-                    .iter()
-                    .filter(|other| added && other["kind"] == preset["kind"])
-                    .flat_map(|other| list(&other["spec"]["volumes"]))
-                    .any(|other| name(other) == name(volume) && complete(other) != complete(volume))
-        });
-        volumes || places.iter().any(|&place| mounts_conflict(preset, earlier, pod, place, target))
-    })
+    // The presets of the namespace take their places first, then those of the cluster.
+    let (namespaced, cluster): (Vec<usize>, Vec<usize>) =
+        (0..presets.len()).partition(|&position| is_namespaced(presets[position]));
+    let turns: Vec<usize> = namespaced.into_iter().chain(cluster).collect();
+    (0..turns.len())
+        .find(|&turn| {
+            let preset = presets[turns[turn]];
+            let earlier: Vec<&Value> = turns[..turn].iter().map(|&position| presets[position]).collect();
+            let volumes = list(&preset["spec"]["volumes"]).iter().any(|volume| {
+                let of_namespace = |other: &&Value| is_namespaced(other) && has_volume(other, name(volume));
+                if !is_namespaced(preset) && earlier.iter().any(of_namespace) {
+                    return false;
+                }
+                // Where no volumes are added, presets do not take names from each other.
+                let added = matches!(target, Target::Pod);
+                taken_by_pod(volume)
+                    || earlier
+                        .iter()
+                        .filter(|other| added && other["kind"] == preset["kind"])
+                        .flat_map(|other| list(&other["spec"]["volumes"]))
+                        .any(|other| name(other) == name(volume) && complete(other) != complete(volume))
+            });
+            volumes || places.iter().any(|&place| mounts_conflict(preset, &earlier, pod, place, target))
+        })
+        .map(|turn| turns[turn])
 }
 
 fn has_volume(preset: &Value, volume: &str) -> bool {
