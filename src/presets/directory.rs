@@ -99,10 +99,10 @@ pub async fn watch(paths: Vec<PathBuf>, presets: Arc<Presets>, metrics: PresetMe
                 publish(&loaded, &presets, &metrics);
             }
             Err(errors) => {
-                metrics.stale.set(1);
                 for error in errors {
                     tracing::error!(%error, "presets not reloaded, the last good ones stay");
                 }
+                metrics.stale.set(1);
             }
         }
         // Files that change while they are read differ from `now` at the next look.
