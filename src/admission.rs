@@ -168,7 +168,11 @@ const NOT_INJECTED: &str =
     "reach: injection skipped because of an internal error; the pod is admitted unchanged";
 
 fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<Answer, UnknownNamespace> {
-    let review: Review<'_> = match serde_json::from_slice(body) {
+    // Checked as a whole, which takes a fraction of what checking each string does.
+    let Ok(text) = std::str::from_utf8(body) else {
+        return Ok(unreadable(body));
+    };
+    let review: Review<'_> = match serde_json::from_str(text) {
         Ok(review) => review,
         Err(_) => return Ok(unreadable(body)),
     };

@@ -25,9 +25,7 @@ pub fn write(plan: &Plan<'_>, pod: &Pod<'_>, prefix: &str) -> Option<Vec<u8>> {
     let volumes = spec.and_then(|spec| spec.volumes);
     let has_volumes = volumes
         .is_some_and(|raw| !matches!(raw.get().trim_matches(['[', ']', ' ', '\n', '\r', '\t']), "" | "null"));
-    patch.list(&format_args!("{prefix}/spec/volumes"), has_volumes, &plan.volumes, |volume, json| {
-        json.extend_from_slice(volume.json.as_bytes());
-    });
+    patch.list(&[prefix, "/spec/volumes"], has_volumes, plan.volumes.iter().map(|volume| &*volume.json));
     for planned in &plan.containers {
         let Some(container) = spec.and_then(|spec| planned.list.of(spec).get(planned.index)) else {
             continue;
@@ -43,12 +41,14 @@ pub fn write(plan: &Plan<'_>, pod: &Pod<'_>, prefix: &str) -> Option<Vec<u8>> {
 // === impl Patch ===
 
 impl Patch {
-    /// Begins an operation; its value follows, then [`Patch::end`].
-    fn begin(&mut self, path: &std::fmt::Arguments<'_>) {
+    /// Begins an operation at a path of these parts; its value follows, then [`Patch::end`].
+    fn begin(&mut self, path: &[&str]) {
         self.json.push(if self.json.is_empty() { b'[' } else { b',' });
         self.json.extend_from_slice(b"{\"op\":\"add\",\"path\":\"");
         // Paths are made of field names, numbers and escaped annotation keys: nothing needs quoting.
-        std::io::Write::write_fmt(&mut self.json, *path).unwrap_or_default();
+        for part in path {
+            self.json.extend_from_slice(part.as_bytes());
+        }
         self.json.extend_from_slice(b"\",\"value\":");
     }
 
@@ -65,28 +65,37 @@ impl Patch {
     }
 
     /// Appends to a list, or makes it when it is absent, `null` or empty.
-    fn list<T>(
-        &mut self,
-        path: &std::fmt::Arguments<'_>,
-        exists: bool,
-        items: &[T],
-        write: impl Fn(&T, &mut Vec<u8>),
-    ) {
-        if items.is_empty() {
-            return;
+    fn list<'j>(&mut self, path: &[&str], exists: bool, items: impl Iterator<Item = &'j str>) {
+        let mut empty = true;
+        for item in items {
+            self.begin_item(path, exists, empty);
+            self.json.extend_from_slice(item.as_bytes());
+            self.end_item(exists);
+            empty = false;
         }
+        self.end_list(exists, empty);
+    }
+
+    /// Begins an item of a list: an operation of its own, or a part of the one that makes the list.
+    fn begin_item(&mut self, path: &[&str], exists: bool, first: bool) {
         if exists {
-            for item in items {
-                self.begin(&format_args!("{path}/-"));
-                write(item, &mut self.json);
-                self.end();
-            }
-        } else {
+            self.begin(&[path, &["/-"]].concat());
+        } else if first {
             self.begin(path);
-            for (index, item) in items.iter().enumerate() {
-                self.json.push(if index == 0 { b'[' } else { b',' });
-                write(item, &mut self.json);
-            }
+            self.json.push(b'[');
+        } else {
+            self.json.push(b',');
+        }
+    }
+
+    fn end_item(&mut self, exists: bool) {
+        if exists {
+            self.end();
+        }
+    }
+
+    fn end_list(&mut self, exists: bool, empty: bool) {
+        if !exists && !empty {
             self.json.push(b']');
             self.end();
         }
@@ -99,62 +108,46 @@ impl Patch {
         container: &Container<'_>,
         resolved: &[Resolved<'_>],
     ) {
-        let (list, index) = (plan.list.field(), plan.index);
+        let base = format!("{prefix}/spec/{}/{}/", plan.list.field(), plan.index);
         for outcome in &plan.variables {
             if let Outcome::Merged { value, set, .. } = outcome {
                 for position in set {
-                    self.begin(&format_args!("{prefix}/spec/{list}/{index}/env/{position}/value"));
+                    self.begin(&[&base, "env/", &position.to_string(), "/value"]);
                     string(&mut self.json, value);
                     self.end();
                 }
             }
         }
-        let mut added: Vec<Vec<u8>> = Vec::new();
+        let (path, exists, mut empty) = ([&*base, "env"], !container.env.is_empty(), true);
         for (variable, outcome) in resolved.iter().zip(&plan.variables) {
             let (names, value) = match outcome {
                 Outcome::Added => (&variable.spellings, None),
                 Outcome::Merged { value, add, .. } => (add, Some(value)),
                 Outcome::Kept | Outcome::Unmergeable => continue,
             };
-            if names.is_empty() {
-                continue;
-            }
-            let mut tail = Vec::with_capacity(64);
-            match (&variable.value, value) {
-                (_, Some(value)) => literal(&mut tail, value),
-                (Merged::Source(source), None) => {
-                    tail.extend_from_slice(b",\"valueFrom\":");
-                    tail.extend_from_slice(source.as_bytes());
-                }
-                (merged, None) => literal(&mut tail, &merged.literal().unwrap_or_default()),
-            }
+            let literal = match (&variable.value, value) {
+                (_, Some(value)) => Some(value.clone()),
+                (merged, None) => merged.literal(),
+            };
             for name in names {
-                let mut item = Vec::with_capacity(name.len() + tail.len() + 12);
-                item.extend_from_slice(b"{\"name\":");
-                string(&mut item, name);
-                item.extend_from_slice(&tail);
-                item.push(b'}');
-                added.push(item);
+                self.begin_item(&path, exists, empty);
+                self.json.extend_from_slice(b"{\"name\":");
+                string(&mut self.json, name);
+                if let Some(value) = &literal {
+                    self.json.extend_from_slice(b",\"value\":");
+                    string(&mut self.json, value);
+                } else if let Merged::Source(source) = &variable.value {
+                    self.json.extend_from_slice(b",\"valueFrom\":");
+                    self.json.extend_from_slice(source.as_bytes());
+                }
+                self.json.push(b'}');
+                self.end_item(exists);
+                empty = false;
             }
         }
-        self.list(
-            &format_args!("{prefix}/spec/{list}/{index}/env"),
-            !container.env.is_empty(),
-            &added,
-            |item, json| json.extend_from_slice(item),
-        );
-        self.list(
-            &format_args!("{prefix}/spec/{list}/{index}/envFrom"),
-            plan.has_env_from,
-            &plan.env_from,
-            |entry, json| json.extend_from_slice(entry.json.as_bytes()),
-        );
-        self.list(
-            &format_args!("{prefix}/spec/{list}/{index}/volumeMounts"),
-            plan.has_mounts,
-            &plan.mounts,
-            |mount, json| json.extend_from_slice(mount.json.as_bytes()),
-        );
+        self.end_list(exists, empty);
+        self.list(&[&base, "envFrom"], plan.has_env_from, plan.env_from.iter().map(|entry| &*entry.json));
+        self.list(&[&base, "volumeMounts"], plan.has_mounts, plan.mounts.iter().map(|mount| &*mount.json));
     }
 
     fn annotations(&mut self, prefix: &str, pod: &Pod<'_>, annotations: &[(&str, String)]) {
@@ -169,33 +162,27 @@ impl Patch {
         };
         match &pod.metadata {
             None => {
-                self.begin(&format_args!("{prefix}/metadata"));
+                self.begin(&[prefix, "/metadata"]);
                 self.json.extend_from_slice(b"{\"annotations\":");
                 object(&mut self.json);
                 self.json.push(b'}');
                 self.end();
             }
             Some(metadata) if metadata.annotations.is_none() => {
-                self.begin(&format_args!("{prefix}/metadata/annotations"));
+                self.begin(&[prefix, "/metadata/annotations"]);
                 object(&mut self.json);
                 self.end();
             }
             Some(_) => {
                 for (key, value) in annotations {
                     // RFC 6901: `/` in a key is written `~1`. The keys are ours and have no `~`.
-                    self.begin(&format_args!("{prefix}/metadata/annotations/{}", key.replace('/', "~1")));
+                    self.begin(&[prefix, "/metadata/annotations/", &key.replace('/', "~1")]);
                     string(&mut self.json, value);
                     self.end();
                 }
             }
         }
     }
-}
-
-/// Writes the `value` member of a variable.
-fn literal(json: &mut Vec<u8>, value: &str) {
-    json.extend_from_slice(b",\"value\":");
-    string(json, value);
 }
 
 /// Writes a JSON string.
