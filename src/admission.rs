@@ -5,23 +5,23 @@
 //! pod. What reach cannot decide (presets or namespace not known yet) is answered with an HTTP error, so
 //! that the API server applies its failure policy and counts it, instead of a quiet "nothing to do".
 
+use std::convert::Infallible;
+use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Body;
+use hyper::header::{self, HeaderValue};
+use hyper::service::{Service, service_fn};
+use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
-use crate::inject::pod::{List, Object, Pod, Text};
+use crate::inject::json::{self, Raw};
+use crate::inject::pod::{List, Pod, Text};
 use crate::inject::snapshot::Snapshot;
 use crate::inject::{self, Target, annotation, patch};
 use crate::presets::Presets;
@@ -93,9 +93,9 @@ struct ReviewRequest<'a> {
     #[serde(default)]
     namespace: Option<Text<'a>>,
     #[serde(default)]
-    object: Option<Object<Pod<'a>>>,
+    object: Option<Pod<'a>>,
     #[serde(default)]
-    old_object: Option<&'a RawValue>,
+    old_object: Option<Raw<'a>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -168,11 +168,7 @@ const NOT_INJECTED: &str =
     "reach: injection skipped because of an internal error; the pod is admitted unchanged";
 
 fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<Answer, UnknownNamespace> {
-    // Checked as a whole, which takes a fraction of what checking each string does.
-    let Ok(text) = std::str::from_utf8(body) else {
-        return Ok(unreadable(body));
-    };
-    let review: Review<'_> = match serde_json::from_str(text) {
+    let review: Review<'_> = match json::from_slice(body) {
         Ok(review) => review,
         Err(_) => return Ok(unreadable(body)),
     };
@@ -197,7 +193,7 @@ fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<A
         }
         _ => return Ok(not_ours(&request.uid, metrics)),
     };
-    let Some(Object(pod)) = request.object else {
+    let Some(pod) = request.object else {
         return Ok(unreadable(body));
     };
     let namespace =
@@ -228,11 +224,11 @@ fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<A
     })
 }
 
-fn ephemeral_containers(before: Option<&RawValue>) -> Result<Vec<Text<'_>>, serde_json::Error> {
+fn ephemeral_containers(before: Option<Raw<'_>>) -> Result<Vec<Text<'_>>, json::Error> {
     let Some(before) = before else {
         return Ok(Vec::new());
     };
-    let before: Option<Before<'_>> = serde_json::from_str(before.get())?;
+    let before: Option<Before<'_>> = json::from_str(before.0)?;
     let containers = before.unwrap_or_default().spec.ephemeral_containers.0.unwrap_or_default();
     Ok(containers.into_iter().map(|container| container.name).collect())
 }
@@ -300,22 +296,16 @@ fn failure(status: StatusCode, outcome: Outcome, message: &str) -> Answer {
 
 // === impl Answer ===
 
-impl IntoResponse for Answer {
-    fn into_response(self) -> Response {
-        ([(header::CONTENT_TYPE, "application/json")], Body::from(self.body))
-            .into_response()
-            .with_status(self.status)
-    }
-}
-
-trait WithStatus {
-    fn with_status(self, status: StatusCode) -> Self;
-}
-
-impl WithStatus for Response {
-    fn with_status(mut self, status: StatusCode) -> Self {
-        *self.status_mut() = status;
-        self
+impl From<Answer> for Response<Full<Bytes>> {
+    fn from(answer: Answer) -> Self {
+        let mut response = Self::new(Full::from(answer.body));
+        *response.status_mut() = answer.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+        }
+        response
     }
 }
 
@@ -328,12 +318,25 @@ impl Admission {
         Self { presets, metrics, requests: Semaphore::new(MAX_REQUESTS) }
     }
 
-    /// The routes of the webhook.
-    pub fn router(self) -> Router {
-        Router::new().route(PATH, post(mutate)).with_state(Arc::new(self))
+    /// The webhook, for [`crate::server`]. There is one path and one method: a router would cost more
+    /// than all else that is done to a request before its body is read.
+    pub fn service<B>(
+        self,
+    ) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send> + Clone + Send
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send,
+    {
+        let admission = Arc::new(self);
+        service_fn(move |request| {
+            let admission = Arc::clone(&admission);
+            async move { Ok(admission.handle(request).await.into()) }
+        })
     }
 
-    async fn handle(&self, request: Request) -> Answer {
+    async fn handle<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
+    {
         let Ok(_permit) = self.requests.try_acquire() else {
             self.metrics.refused(Outcome::overloaded);
             return failure(
@@ -342,7 +345,7 @@ impl Admission {
                 "too many requests at once",
             );
         };
-        if let Err(answer) = acceptable(request.headers()) {
+        if let Err(answer) = acceptable(&request) {
             self.metrics.refused(answer.outcome);
             return answer;
         }
@@ -406,22 +409,23 @@ impl Admission {
     }
 }
 
-async fn mutate(State(admission): State<Arc<Admission>>, request: Request) -> Answer {
-    admission.handle(request).await
-}
-
 /// Refuses what no API server sends.
-fn acceptable(headers: &HeaderMap) -> Result<(), Answer> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+fn acceptable<B>(request: &Request<B>) -> Result<(), Answer> {
+    let refused = |status, message| Err(failure(status, Outcome::bad_request, message));
+    if request.uri().path() != PATH {
+        return refused(StatusCode::NOT_FOUND, "the path is not /mutate/pods");
+    }
+    if request.method() != Method::POST {
+        return refused(StatusCode::METHOD_NOT_ALLOWED, "expected POST");
+    }
+    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
-        let message = "expected Content-Type: application/json";
-        return Err(failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, Outcome::bad_request, message));
+        return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected Content-Type: application/json");
     }
     let encoding = text(header::CONTENT_ENCODING);
     if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
-        let message = "expected a body without Content-Encoding";
-        return Err(failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, Outcome::bad_request, message));
+        return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "expected a body without Content-Encoding");
     }
     let length = text(header::CONTENT_LENGTH).parse::<usize>().unwrap_or_default();
     if length > MAX_BODY { Err(too_long()) } else { Ok(()) }
@@ -432,7 +436,10 @@ fn too_long() -> Answer {
 }
 
 /// Reads the body, up to its limit.
-async fn read(request: Request) -> Result<Bytes, Answer> {
+async fn read<B>(request: Request<B>) -> Result<Bytes, Answer>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
+{
     match Limited::new(request.into_body(), MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_long()),

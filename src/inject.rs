@@ -12,6 +12,7 @@ use crate::api::INJECTION_LABEL;
 
 pub mod annotation;
 pub mod defaults;
+pub mod json;
 pub mod merge;
 pub mod patch;
 pub mod pod;

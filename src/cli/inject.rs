@@ -8,9 +8,9 @@ use similar::TextDiff;
 
 use super::Failure;
 use super::input::{File, Input, Lookup};
-use crate::inject::pod::{Object, Pod};
+use crate::inject::pod::Pod;
 use crate::inject::workload::workloads;
-use crate::inject::{self, Target, annotation, patch};
+use crate::inject::{self, Target, annotation, json, patch};
 use crate::manifest::{self, Add, Document};
 
 /// Show manifests as the webhook would change them
@@ -185,13 +185,10 @@ fn inject(document: &Document<'_>, lookup: &Lookup) -> Result<Injected, String> 
 
 /// Reads the pod at a place of an object. The message of an error names the field and what was expected
 /// there, and leaves out what stands there: it may be a secret.
-pub(super) fn read_pod<'a>(json: &'a str, pointer: &str) -> Result<Pod<'a>, String> {
-    let mut deserializer = serde_json::Deserializer::from_str(json);
-    let pod: Result<Object<_>, _> = serde_path_to_error::deserialize(&mut deserializer);
-    pod.map(|Object(pod)| pod).map_err(|error| {
+pub(super) fn read_pod<'a>(text: &'a str, pointer: &str) -> Result<Pod<'a>, String> {
+    serde_path_to_error::deserialize(&mut json::Deserializer::new(text)).map_err(|error| {
         let message = error.inner().to_string();
         let expected = message.split_once("expected ").map_or("a pod", |(_, expected)| expected);
-        let expected = expected.split(" at line ").next().unwrap_or_default();
         format!("{}{}: expected {expected}", place(pointer), error.path())
     })
 }

@@ -103,7 +103,7 @@ async fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
         .with_context(|| "--admin-listen")?;
 
     let admission = Admission::new(Arc::clone(&presets), ReviewMetrics::register(&mut registry));
-    let admission = TowerToHyperService::new(admission.router());
+    let admission = admission.service();
     let status = TowerToHyperService::new(Admin::new(presets, drain.clone(), registry).router());
 
     announce(&arguments, &webhook, &admin, ca.as_deref())?;

@@ -24,7 +24,7 @@ pub fn write(plan: &Plan<'_>, pod: &Pod<'_>, prefix: &str) -> Option<Vec<u8>> {
     let spec = pod.spec.as_ref();
     let volumes = spec.and_then(|spec| spec.volumes);
     let has_volumes = volumes
-        .is_some_and(|raw| !matches!(raw.get().trim_matches(['[', ']', ' ', '\n', '\r', '\t']), "" | "null"));
+        .is_some_and(|raw| !matches!(raw.0.trim_matches(['[', ']', ' ', '\n', '\r', '\t']), "" | "null"));
     patch.list(&[prefix, "/spec/volumes"], has_volumes, plan.volumes.iter().map(|volume| &*volume.json));
     for planned in &plan.containers {
         let Some(container) = spec.and_then(|spec| planned.list.of(spec).get(planned.index)) else {

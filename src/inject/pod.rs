@@ -7,11 +7,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
+use super::json::{self, Raw};
 use super::select::Labels;
 
 /// A string, borrowed unless the JSON has escapes in it.
@@ -26,24 +25,20 @@ pub struct TextMap<'a>(pub Vec<(Text<'a>, Text<'a>)>);
 #[derive(Clone, Debug)]
 pub struct List<T>(pub Option<Vec<T>>);
 
-/// A mapping. What serde derives for a struct takes a list too, whose places no patch would find.
-#[derive(Clone, Debug, Default)]
-pub struct Object<T>(pub T);
-
 /// A pod, or the template of one.
 #[derive(Debug, Default, serde::Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a mapping")]
 pub struct Pod<'a> {
     /// `metadata`; `None` when absent or `null`.
     #[serde(borrow)]
-    pub metadata: Option<Object<Metadata<'a>>>,
+    pub metadata: Option<Metadata<'a>>,
     /// `spec`; `None` when absent or `null`.
-    pub spec: Option<Object<Spec<'a>>>,
+    pub spec: Option<Spec<'a>>,
 }
 
 /// What is read of `metadata`.
 #[derive(Debug, Default, serde::Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "a mapping")]
 pub struct Metadata<'a> {
     /// Labels.
     #[serde(borrow)]
@@ -54,7 +49,7 @@ pub struct Metadata<'a> {
 
 /// What is read of `spec`.
 #[derive(Debug, Default, serde::Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase", expecting = "a mapping")]
 pub struct Spec<'a> {
     /// Init containers, native sidecars among them.
     #[serde(borrow)]
@@ -64,12 +59,13 @@ pub struct Spec<'a> {
     /// Ephemeral containers.
     pub ephemeral_containers: List<Container<'a>>,
     /// Volumes, not yet parsed.
-    pub volumes: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub volumes: Option<Raw<'a>>,
 }
 
 /// What is read of a container of any of the three lists.
 #[derive(Debug, Default, serde::Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase", expecting = "a mapping")]
 pub struct Container<'a> {
     /// Name.
     #[serde(borrow)]
@@ -77,16 +73,17 @@ pub struct Container<'a> {
     /// Variables.
     pub env: List<EnvVar<'a>>,
     /// Sources of variables, not yet parsed.
-    pub env_from: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub env_from: Option<Raw<'a>>,
     /// Mounts, not yet parsed.
-    pub volume_mounts: Option<&'a RawValue>,
+    pub volume_mounts: Option<Raw<'a>>,
     /// Block devices, not yet parsed; their paths share one space with those of mounts.
-    pub volume_devices: Option<&'a RawValue>,
+    pub volume_devices: Option<Raw<'a>>,
 }
 
 /// A variable of a container.
 #[derive(Debug, Default, serde::Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase", expecting = "a mapping")]
 pub struct EnvVar<'a> {
     /// Name.
     #[serde(borrow)]
@@ -180,36 +177,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for TextMap<'a> {
     }
 }
 
-// === impl Object ===
-
-impl<T> std::ops::Deref for Object<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ObjectVisitor<T>(std::marker::PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a mapping")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-
-        deserializer.deserialize_any(ObjectVisitor(std::marker::PhantomData))
-    }
-}
-
 // === impl List ===
 
 impl<T> Default for List<T> {
@@ -243,7 +210,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<T>, A::Error> {
                 let mut items = Vec::new();
-                while let Some(Object(item)) = seq.next_element()? {
+                while let Some(item) = seq.next_element()? {
                     items.push(item);
                 }
                 Ok(List(Some(items)))
@@ -261,8 +228,8 @@ impl<'a> Pod<'a> {
     ///
     /// # Errors
     /// If the JSON is malformed, or a field that injection reads has another type than in core/v1.
-    pub fn from_slice(json: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(json).map(|Object(pod)| pod)
+    pub fn from_slice(json: &'a [u8]) -> Result<Self, json::Error> {
+        json::from_slice(json)
     }
 
     /// An annotation.
@@ -298,9 +265,9 @@ impl EnvVar<'_> {
 ///
 /// # Errors
 /// If it is no list, or nested too deeply.
-pub fn items(raw: Option<&RawValue>) -> Result<Vec<Value>, serde_json::Error> {
+pub fn items(raw: Option<Raw<'_>>) -> Result<Vec<Value>, serde_json::Error> {
     raw.map_or_else(
         || Ok(Vec::new()),
-        |raw| serde_json::from_str::<Option<_>>(raw.get()).map(Option::unwrap_or_default),
+        |raw| serde_json::from_str::<Option<_>>(raw.0).map(Option::unwrap_or_default),
     )
 }

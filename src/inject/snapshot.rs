@@ -27,9 +27,9 @@ pub struct NamespaceEntry {
     pub presets: Level,
 }
 
-/// Labels of a namespace.
+/// Labels of a namespace, shared by the cache of the watch and the snapshots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NamespaceLabels(Box<[(Box<str>, Box<str>)]>);
+pub struct NamespaceLabels(Arc<[(Box<str>, Box<str>)]>);
 
 /// What belongs to a namespace, while it is collected.
 type Grouped = (Option<NamespaceLabels>, Vec<Arc<Preset>>);

@@ -25,6 +25,10 @@ use crate::telemetry::PresetMetrics;
 /// Changes that are ready together become one snapshot.
 const BATCH: usize = 1024;
 
+/// Objects asked for at once while listing. What is not compiled yet takes ten times the memory of what is,
+/// and memory that was used once is seldom given back.
+const PAGE: u32 = 100;
+
 /// Namespace and name.
 type Key = (Box<str>, Box<str>);
 
@@ -124,7 +128,7 @@ pub async fn load(client: &Client) -> Result<(Snapshot, Vec<String>), watcher::E
 fn changes(client: &Client) -> BoxStream<'static, Change> {
     let presets = |source: Source, resource: ApiResource| {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        watch_objects(api, watcher::Config::default())
+        watch_objects(api, watcher::Config::default().page_size(PAGE))
             .default_backoff()
             .map(move |event| Change {
                 source,
@@ -132,14 +136,16 @@ fn changes(client: &Client) -> BoxStream<'static, Change> {
             })
             .boxed()
     };
-    let namespaces =
-        watch_objects(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watcher::Config::default())
-            .default_backoff()
-            .map(|event| Change {
-                source: Source::Namespaces,
-                event: event.map(|event| map(event, |object| namespace(&object))),
-            })
-            .boxed();
+    let namespaces = watch_objects(
+        Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+        watcher::Config::default().page_size(PAGE),
+    )
+    .default_backoff()
+    .map(|event| Change {
+        source: Source::Namespaces,
+        event: event.map(|event| map(event, |object| namespace(&object))),
+    })
+    .boxed();
     select_all([
         presets(Source::Cluster, ApiResource::erase::<ClusterPodPreset>(&())),
         presets(Source::Namespaced, ApiResource::erase::<PodPreset>(&())),
