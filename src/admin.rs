@@ -9,7 +9,9 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::registry::Registry;
 
+use crate::certs::CertResolver;
 use crate::presets::Presets;
+use crate::registration::Trust;
 use crate::server::Drain;
 use crate::telemetry;
 
@@ -17,6 +19,8 @@ use crate::telemetry;
 #[derive(Clone, Debug)]
 pub struct Admin {
     presets: Arc<Presets>,
+    resolver: Arc<CertResolver>,
+    trust: Option<Trust>,
     drain: Drain,
     registry: Arc<Registry>,
 }
@@ -24,8 +28,14 @@ pub struct Admin {
 impl Admin {
     /// An admin port over these parts.
     #[must_use]
-    pub fn new(presets: Arc<Presets>, drain: Drain, registry: Registry) -> Self {
-        Self { presets, drain, registry: Arc::new(registry) }
+    pub fn new(
+        presets: Arc<Presets>,
+        resolver: Arc<CertResolver>,
+        trust: Option<Trust>,
+        drain: Drain,
+        registry: Registry,
+    ) -> Self {
+        Self { presets, resolver, trust, drain, registry: Arc::new(registry) }
     }
 
     /// `/livez`, `/readyz`, `/metrics`.
@@ -37,15 +47,19 @@ impl Admin {
             .with_state(self)
     }
 
-    /// What is missing before requests can be answered. Once presets are loaded they stay, so losing the
-    /// API server never makes it unready.
-    fn missing(&self) -> Vec<&'static str> {
+    /// What is missing before requests can be answered. Once presets are loaded they stay, and so does the
+    /// trust of API servers, so losing the API server never makes it unready.
+    fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         if !self.presets.is_loaded() {
-            missing.push("presets: not loaded yet");
+            missing.push("presets: not loaded yet".to_owned());
         }
+        if self.resolver.current().is_none() {
+            missing.push("certificate: none to serve yet".to_owned());
+        }
+        missing.extend(self.trust.as_ref().and_then(|trust| trust.missing(&self.resolver)));
         if self.drain.is_started() {
-            missing.push("server: shutting down");
+            missing.push("server: shutting down".to_owned());
         }
         missing
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod check;
 mod completions;
 mod crds;
 mod explain;
@@ -32,10 +33,11 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     Inject(inject::Arguments),
     Explain(explain::Arguments),
     Crds(crds::Arguments),
+    Check(check::Arguments),
     Completions(completions::Arguments),
 }
 
@@ -62,10 +64,11 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let is_diff = matches!(&arguments.command, Command::Inject(inject) if inject.is_diff());
     let result = match arguments.command {
-        Command::Serve(arguments) => serve::run(arguments),
+        Command::Serve(arguments) => serve::run(*arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),
     };
     match result {

@@ -9,8 +9,10 @@ pub mod api; // ClusterPodPreset, PodPreset: types, schema, rules
 pub mod certs; // the serving certificate
 pub mod cli; // one file per command
 pub mod inject; // the engine: pod + presets -> what to add
+pub mod lease; // a Lease, taken when there is something to do
 pub mod manifest; // streams of YAML and JSON documents, edited as text
 pub mod no_proxy; // one no_proxy list
 pub mod presets; // where presets come from
+pub mod registration; // caBundle in the MutatingWebhookConfiguration
 pub mod server; // TLS listener: limits, timeouts, drain
 pub mod telemetry; // logs and metrics

@@ -537,7 +537,7 @@ async fn serve(limits: Limits) -> Running {
 async fn serve_with(limits: Limits, resolver: Arc<certs::CertResolver>, ca_pem: String) -> Running {
     let mut registry = Registry::default();
     let metrics = ConnectionMetrics::register(&mut registry);
-    let tls = certs::server_config(resolver).unwrap();
+    let tls = certs::server_config(resolver, None).unwrap();
     let server = Server::new(limits, metrics).with_tls(tls);
     let bound = server.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
     let drain = Drain::default();
@@ -554,10 +554,10 @@ async fn serve_with(limits: Limits, resolver: Arc<certs::CertResolver>, ca_pem: 
 async fn serve_files(directory: &Path) -> (Running, String) {
     let ca_pem = write_pair(directory);
     let files = [directory.join("tls.crt"), directory.join("tls.key")];
-    let (resolver, reloader) = certs::from_files(&files[0], &files[1]).unwrap();
+    let (resolver, reloader) = certs::files::from_files(&files[0], &files[1]).unwrap();
     let mut running = serve_with(patient(), resolver, ca_pem.clone()).await;
     let metrics = CertMetrics::register(&mut running.registry);
-    tokio::spawn(reloader.run(SHORT / 10, metrics));
+    tokio::spawn(reloader.run(SHORT / 10, metrics, None));
     (running, ca_pem)
 }
 

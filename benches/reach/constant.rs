@@ -34,7 +34,7 @@ pub fn serve(ca: &Path, length: usize) {
         let made = certs::self_made(&["localhost".to_owned()]).expect("a certificate");
         std::fs::write(ca, &made.ca_pem).expect("a new file");
         let bound = Server::new(Limits::default(), ConnectionMetrics::default())
-            .with_tls(certs::server_config(made.resolver).expect("a configuration"))
+            .with_tls(certs::server_config(made.resolver, None).expect("a configuration"))
             .bind("127.0.0.1:0".parse().expect("an address"))
             .await
             .expect("a free port");

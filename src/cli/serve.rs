@@ -6,19 +6,24 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
+use rustls::pki_types::ServerName;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::Failure;
 use super::input::ClusterOptions;
 use crate::admin::Admin;
 use crate::admission::{Admission, PATH};
-use crate::certs::{self, CertMetrics, CertResolver};
+use crate::certs::clients::ClientVerifier;
+use crate::certs::{self, CertMetrics, CertResolver, files, managed, secret};
+use crate::lease::Lease;
 use crate::presets::{Presets, cluster, directory};
+use crate::registration::{CaBundle, Keeper, Live, Registration, RegistrationMetrics, Trust};
 use crate::server::{Bound, ConnectionMetrics, Drain, Limits, Server};
 use crate::telemetry::{self, LogFormat, PresetMetrics, ReviewMetrics};
 
@@ -28,6 +33,8 @@ use crate::telemetry::{self, LogFormat, PresetMetrics, ReviewMetrics};
 Examples:
   reach serve --presets examples/presets                  presets from files, a certificate made at start
   reach serve --tls-cert tls.crt --tls-key tls.key        presets from the cluster, a certificate from files
+  reach serve --namespace reach-system --service reach --webhook-configuration reach --ca-secret reach-ca
+                                                          as in a cluster: a CA in a Secret, caBundle kept right
 
 SIGTERM drains: requests are served until clients know that this server is going (--drain), then it ends.
 SIGINT (Ctrl-C) ends as soon as the requests in flight have been answered.")]
@@ -41,24 +48,23 @@ pub struct Arguments {
     /// Address of /livez, /readyz and /metrics (plain HTTP)
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9080", env = "REACH_ADMIN_LISTEN")]
     admin_listen: SocketAddr,
-    /// Certificate chain as PEM, reloaded when it changes
-    #[arg(long, value_name = "FILE", requires = "tls_key", env = "REACH_TLS_CERT")]
-    tls_cert: Option<PathBuf>,
-    /// Private key as PEM
-    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "REACH_TLS_KEY")]
-    tls_key: Option<PathBuf>,
-    /// DNS names and IP addresses of the certificate that is made at start [default: localhost and the address of --listen]
+    #[command(flatten)]
+    certificate: CertificateOptions,
+    #[command(flatten)]
+    registration: RegistrationOptions,
+    /// CA certificates of clients as PEM, reloaded when they change; without it, anybody may call
+    #[arg(long, value_name = "FILE", env = "REACH_CLIENT_CA", help_heading = "Clients")]
+    client_ca: Option<PathBuf>,
+    /// Common names or DNS names that a client's certificate has to have one of
     #[arg(
         long,
         value_name = "NAME",
         value_delimiter = ',',
-        conflicts_with = "tls_cert",
-        env = "REACH_TLS_NAMES"
+        requires = "client_ca",
+        env = "REACH_CLIENT_NAMES",
+        help_heading = "Clients"
     )]
-    tls_names: Vec<String>,
-    /// Where to write the CA of the certificate that is made at start
-    #[arg(long, value_name = "FILE", conflicts_with = "tls_cert", env = "REACH_CA_OUT")]
-    ca_out: Option<PathBuf>,
+    client_names: Vec<String>,
     /// How long to go on serving after SIGTERM, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 20, env = "REACH_DRAIN")]
     drain: u64,
@@ -70,6 +76,92 @@ pub struct Arguments {
     log: String,
     #[command(flatten)]
     cluster: ClusterOptions,
+}
+
+/// Where the serving certificate comes from. Without any of these, it is made at start.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Serving certificate")]
+struct CertificateOptions {
+    /// Certificate chain as PEM, reloaded when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "REACH_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+    /// Private key as PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "REACH_TLS_KEY")]
+    tls_key: Option<PathBuf>,
+    /// Secret of type kubernetes.io/tls, followed through the API (tls.crt, tls.key and, for caBundle, ca.crt)
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "service",
+        conflicts_with = "tls_cert",
+        env = "REACH_TLS_SECRET"
+    )]
+    tls_secret: Option<String>,
+    /// Secret for a CA of reach's own, made when it is missing; certificates are renewed and the CA rotated without anybody's help
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "service",
+        conflicts_with_all = ["tls_cert", "tls_secret"],
+        env = "REACH_CA_SECRET"
+    )]
+    ca_secret: Option<String>,
+    /// Life of that CA
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = lifetime, env = "REACH_CA_LIFETIME")]
+    ca_lifetime: Duration,
+    /// Life of the certificates it signs
+    #[arg(long, value_name = "DURATION", default_value = "168h", value_parser = lifetime, env = "REACH_LEAF_LIFETIME")]
+    leaf_lifetime: Duration,
+    /// Time that API servers get to learn a CA before something is served that needs it
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, env = "REACH_CA_PROPAGATION")]
+    ca_propagation: Duration,
+    /// Lease for the rotation of the CA [default: the name of its Secret]
+    #[arg(long, value_name = "NAME", requires = "ca_secret", env = "REACH_LEASE")]
+    lease: Option<String>,
+    /// DNS names and IP addresses of a certificate that is made [default: SERVICE.NAMESPACE.svc, or localhost and the address of --listen]
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        conflicts_with_all = ["tls_cert", "tls_secret"],
+        env = "REACH_TLS_NAMES"
+    )]
+    tls_names: Vec<String>,
+    /// Where to write the CA of the certificate that is made at start
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tls_cert", "tls_secret", "ca_secret"], env = "REACH_CA_OUT")]
+    ca_out: Option<PathBuf>,
+}
+
+/// How API servers find reach.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Registration")]
+struct RegistrationOptions {
+    /// Namespace that reach runs in [default: that of the service account, or of the current context]
+    #[arg(long, value_name = "NAMESPACE", env = "REACH_NAMESPACE")]
+    namespace: Option<String>,
+    /// Service that API servers call
+    #[arg(long, value_name = "NAME", env = "REACH_SERVICE")]
+    service: Option<String>,
+    /// MutatingWebhookConfiguration whose caBundle is kept right; reach is not ready before that vouches for its certificate
+    #[arg(long, value_name = "NAME", requires = "service", env = "REACH_WEBHOOK_CONFIGURATION")]
+    webhook_configuration: Option<String>,
+    /// Who writes caBundle
+    #[arg(
+        long,
+        value_name = "WHO",
+        default_value = "keep",
+        requires = "webhook_configuration",
+        env = "REACH_CA_BUNDLE"
+    )]
+    ca_bundle: CaBundle,
+}
+
+/// What makes certificates trusted, once it runs.
+struct Serving {
+    resolver: Arc<CertResolver>,
+    trust: Option<Trust>,
+    /// The CA to trust, when it was made for this run only.
+    ca: Option<String>,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -86,14 +178,22 @@ async fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
 
     let preset_metrics = PresetMetrics::register(&mut registry);
     load_presets(&arguments, &presets, &preset_metrics).await?;
-    let (resolver, ca) = serving_certificate(&arguments, &mut registry)?;
+    let Serving { resolver, trust, ca } = serving_certificate(&arguments, &mut registry).await?;
+    let clients = match &arguments.client_ca {
+        Some(file) => {
+            let clients = ClientVerifier::new(file, arguments.client_names.clone()).context("--client-ca")?;
+            tokio::spawn(Arc::clone(&clients).follow(files::RELOAD_EVERY));
+            Some(clients)
+        }
+        None => None,
+    };
 
     let limits = Limits { drain: Duration::from_secs(arguments.drain), ..Limits::default() };
     let connections = |registry: &mut Registry, listener: &'static str| {
         ConnectionMetrics::register(registry.sub_registry_with_label(("listener".into(), listener.into())))
     };
     let webhook = Server::new(limits.clone(), connections(&mut registry, "webhook"))
-        .with_tls(certs::server_config(resolver)?)
+        .with_tls(certs::server_config(Arc::clone(&resolver), clients)?)
         .bind(arguments.listen)
         .await
         .with_context(|| "--listen")?;
@@ -104,7 +204,8 @@ async fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
 
     let admission = Admission::new(Arc::clone(&presets), ReviewMetrics::register(&mut registry));
     let admission = admission.service();
-    let status = TowerToHyperService::new(Admin::new(presets, drain.clone(), registry).router());
+    let status =
+        TowerToHyperService::new(Admin::new(presets, resolver, trust, drain.clone(), registry).router());
 
     announce(&arguments, &webhook, &admin, ca.as_deref())?;
     let now = stop_signals(drain.clone())?;
@@ -137,18 +238,87 @@ async fn load_presets(
     Ok(())
 }
 
-/// The certificate to serve, and the CA to trust when it is our own.
-fn serving_certificate(
-    arguments: &Arguments,
-    registry: &mut Registry,
-) -> Result<(Arc<CertResolver>, Option<String>), Failure> {
+/// Starts what provides the serving certificate and what makes API servers trust it.
+async fn serving_certificate(arguments: &Arguments, registry: &mut Registry) -> Result<Serving, Failure> {
     let metrics = CertMetrics::register(registry);
-    if let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) {
-        let (resolver, reloader) = certs::from_files(certificate, key)?;
-        tokio::spawn(reloader.run(certs::RELOAD_EVERY, metrics));
-        return Ok((resolver, None));
+    let CertificateOptions { tls_cert, tls_key, tls_secret, ca_secret, .. } = &arguments.certificate;
+    let in_cluster =
+        tls_secret.is_some() || ca_secret.is_some() || arguments.registration.webhook_configuration.is_some();
+    if !in_cluster {
+        if let (Some(certificate), Some(key)) = (tls_cert, tls_key) {
+            let (resolver, reloader) = files::from_files(certificate, key)?;
+            tokio::spawn(reloader.run(files::RELOAD_EVERY, metrics, None));
+            return Ok(Serving { resolver, trust: None, ca: None });
+        }
+        return self_made(arguments, &metrics);
     }
-    let mut names = arguments.tls_names.clone();
+    let config = arguments.cluster.config().await?;
+    let options = &arguments.registration;
+    let namespace = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let service = options.service.clone().unwrap_or_default();
+    let client = kube::Client::try_from(config)?;
+    let dns_name = format!("{service}.{namespace}.svc");
+    let server_name = ServerName::try_from(dns_name.clone())
+        .with_context(|| format!("--service {service}, --namespace {namespace}: no DNS name"))?;
+
+    let (live, seen) = watch::channel(Live::default());
+    let trust = options.webhook_configuration.as_ref().map(|configuration| {
+        Trust::new(seen, configuration, server_name.clone(), arguments.certificate.ca_propagation)
+    });
+    let mut resolver = Arc::new(CertResolver::default());
+    let needed = if let Some(secret) = ca_secret {
+        let mut names = arguments.certificate.tls_names.clone();
+        if names.is_empty() {
+            names = vec![dns_name.clone(), format!("{dns_name}.cluster.local")];
+        }
+        let settings = managed::Settings {
+            namespace: namespace.clone(),
+            secret: secret.clone(),
+            names,
+            ca_lifetime: arguments.certificate.ca_lifetime,
+            leaf_lifetime: arguments.certificate.leaf_lifetime,
+        };
+        let lease = arguments.certificate.lease.clone().unwrap_or_else(|| secret.clone());
+        let lease = Lease::new(&client, &namespace, lease, replica());
+        let (manager, needed) =
+            managed::Manager::new(&client, settings, lease, Arc::clone(&resolver), metrics);
+        tokio::spawn(manager.run(trust.clone()));
+        needed
+    } else if let Some(name) = tls_secret {
+        let (follower, needed) = secret::Follower::new(
+            client.clone(),
+            &namespace,
+            name.clone(),
+            server_name,
+            Arc::clone(&resolver),
+            metrics,
+        );
+        tokio::spawn(follower.run(trust.clone()));
+        needed
+    } else if let (Some(certificate), Some(key)) = (tls_cert, tls_key) {
+        let (own, reloader) = files::from_files(certificate, key)?;
+        let needed = reloader.authorities();
+        tokio::spawn(reloader.run(files::RELOAD_EVERY, metrics, trust.clone()));
+        resolver = own;
+        needed
+    } else {
+        return Err(Failure::from(anyhow::anyhow!(
+            "--webhook-configuration: expected a certificate that lasts: add --ca-secret, --tls-secret or --tls-cert"
+        )));
+    };
+    if let (Some(configuration), Some(trust)) = (&options.webhook_configuration, &trust) {
+        let registration =
+            Registration { configuration: configuration.clone(), service: (namespace, service) };
+        let metrics = RegistrationMetrics::register(registry);
+        let keeper = Keeper::new(client, registration, options.ca_bundle, needed, live, metrics);
+        tokio::spawn(keeper.run(Arc::clone(&resolver), trust.clone()));
+    }
+    Ok(Serving { resolver, trust, ca: None })
+}
+
+/// A certificate and its CA for this run only.
+fn self_made(arguments: &Arguments, metrics: &CertMetrics) -> Result<Serving, Failure> {
+    let mut names = arguments.certificate.tls_names.clone();
     if names.is_empty() {
         names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
         let own = arguments.listen.ip();
@@ -157,12 +327,57 @@ fn serving_certificate(
         }
     }
     let made = certs::self_made(&names)?;
-    metrics.observe(&made.resolver);
-    if let Some(file) = &arguments.ca_out {
+    if let Some(served) = made.resolver.current() {
+        metrics.serves(&served);
+    }
+    if let Some(file) = &arguments.certificate.ca_out {
         write_whole(file, &made.ca_pem)
             .with_context(|| format!("--ca-out: cannot write {}", file.display()))?;
     }
-    Ok((made.resolver, Some(made.ca_pem)))
+    Ok(Serving { resolver: made.resolver, trust: None, ca: Some(made.ca_pem) })
+}
+
+/// A name for this process that no other replica has, also when it has been restarted.
+fn replica() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "reach".to_owned());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{host}_{}_{:x}", std::process::id(), now.as_nanos())
+}
+
+/// A duration as Go writes it: `168h`, `1h30m`, `90s`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration: write for instance 30s, 5m or 168h");
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let after = &rest[digits..];
+        let unit = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let millis = match &after[..unit] {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(wrong()),
+        };
+        let part = number.checked_mul(millis).ok_or_else(wrong)?;
+        total = total.checked_add(Duration::from_millis(part)).ok_or_else(wrong)?;
+        rest = &after[unit..];
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+}
+
+/// A duration that a certificate can live.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_secs(10);
+    const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
+    let lifetime = duration(text)?;
+    if (SHORTEST..=LONGEST).contains(&lifetime) {
+        Ok(lifetime)
+    } else {
+        Err(format!("{text} is no life for a certificate: write a duration from 10s to 876000h"))
+    }
 }
 
 /// Writes a file so that a reader never sees half of it.
@@ -181,7 +396,7 @@ fn announce(arguments: &Arguments, webhook: &Bound, admin: &Bound, ca: Option<&s
         admin.address()
     );
     if io::stdout().is_terminal() {
-        let trust = match (&arguments.ca_out, ca) {
+        let trust = match (&arguments.certificate.ca_out, ca) {
             (Some(file), Some(_)) => format!("--cacert {}", file.display()),
             _ => "--insecure".to_owned(),
         };

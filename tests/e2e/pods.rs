@@ -423,7 +423,7 @@ impl Sidecars {
             .build()
             .expect("a runtime");
         let made = certs::self_made(&["127.0.0.1".to_owned()]).expect("a certificate");
-        let tls = certs::server_config(Arc::clone(&made.resolver)).expect("a configuration");
+        let tls = certs::server_config(Arc::clone(&made.resolver), None).expect("a configuration");
         let server = Server::new(Limits::default(), ConnectionMetrics::default()).with_tls(tls);
         let bound = runtime.block_on(server.bind(([127, 0, 0, 1], 0).into())).expect("a free port");
         let url = format!("https://{}/", bound.address());

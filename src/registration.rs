@@ -1,0 +1,435 @@
+//! Keeps `caBundle` in the `MutatingWebhookConfiguration` right, and knows what API servers trust.
+//!
+//! reach writes `clientConfig.caBundle` of the webhooks that call its Service, and nothing else: it never
+//! creates the configuration, and no other field is its business. What has to be trusted is united with
+//! what is trusted already; only what has expired or cannot be read goes. So replicas with different
+//! views of the world, and a change from one source of certificates to another, cannot take a CA away that
+//! somebody still serves with.
+//!
+//! [`Live`] is the other half: the bundle as it is, and since when. New certificates are taken into use only
+//! once API servers have had time to learn their CA ([`Trust`]).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use futures::StreamExt as _;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{info, warn};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::certs::authority::pem;
+use crate::certs::{CertResolver, explain, moment};
+
+/// Who reach is in `managedFields`.
+const FIELD_MANAGER: &str = "reach";
+/// How often the bundle is looked at without being told: certificates expire silently.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Most certificates in a bundle. What reach needs itself are three at most.
+const MAX_BUNDLE: usize = 16;
+/// The shortest pause between two writes, doubled with each write that follows soon on another: somebody
+/// else may be putting back what reach writes.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+/// After so long without a write the pause is short again.
+const CALM: Duration = Duration::from_mins(10);
+
+/// Which configuration, and what in it is ours.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// Name of the `MutatingWebhookConfiguration`.
+    pub configuration: String,
+    /// Namespace and name of the Service that our webhooks are called at.
+    pub service: (String, String),
+}
+
+/// Who writes the bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CaBundle {
+    /// reach does.
+    Keep,
+    /// Somebody else does, for instance cert-manager's CA injector; reach only looks.
+    Check,
+}
+
+/// The CA bundle of our webhooks as API servers have it.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Whether the configuration exists; `None` before it has been looked for.
+    exists: Option<bool>,
+    /// The certificates in it, and since when each has been.
+    bundle: HashMap<CertificateDer<'static>, Instant>,
+}
+
+/// What API servers trust, as seen by what serves and by the admin port.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    live: watch::Receiver<Live>,
+    configuration: Arc<str>,
+    name: ServerName<'static>,
+    /// How long a CA has to have been in the bundle before something is served that needs it.
+    propagation: Duration,
+    was_ready: Arc<AtomicBool>,
+}
+
+/// Metrics of the registration. Clones share their values.
+#[derive(Clone, Debug, Default)]
+pub struct RegistrationMetrics {
+    writes: Counter,
+    failures: Counter,
+    trusted: Gauge,
+}
+
+/// Paces writes.
+#[derive(Debug, Default)]
+struct Pace {
+    last: Option<Instant>,
+    pause: Duration,
+}
+
+/// Watches the configuration and, with [`CaBundle::Keep`], writes the bundle; runs until it is dropped.
+///
+/// `needed` are the CA certificates that have to be in it.
+pub struct Keeper {
+    api: Api<MutatingWebhookConfiguration>,
+    registration: Registration,
+    mode: CaBundle,
+    needed: watch::Receiver<Vec<CertificateDer<'static>>>,
+    live: watch::Sender<Live>,
+    metrics: RegistrationMetrics,
+    pace: Pace,
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    /// A keeper that tells `live` what it learns.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        registration: Registration,
+        mode: CaBundle,
+        needed: watch::Receiver<Vec<CertificateDer<'static>>>,
+        live: watch::Sender<Live>,
+        metrics: RegistrationMetrics,
+    ) -> Self {
+        Self { api: Api::all(client), registration, mode, needed, live, metrics, pace: Pace::default() }
+    }
+
+    /// Runs until it is dropped. `resolver` is only asked whether its certificate is trusted, for the metric.
+    pub async fn run(mut self, resolver: Arc<CertResolver>, trust: Trust) {
+        let mut events = watcher::watch_object(self.api.clone(), &self.registration.configuration)
+            .default_backoff()
+            .boxed();
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut current: Option<MutatingWebhookConfiguration> = None;
+        let mut known = false;
+        let mut complaint = String::new();
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(configuration)) => (current, known) = (configuration, true),
+                    Some(Err(error)) => {
+                        warn!(error = explain(&error), "cannot watch the webhook configuration, retrying");
+                        continue;
+                    }
+                    None => return,
+                },
+                Ok(()) = self.needed.changed() => {}
+                _ = look.tick() => {}
+            }
+            if !known {
+                continue;
+            }
+            self.learn(current.as_ref());
+            if let Some(configuration) = &current
+                && let Some(bundle) = self.due(configuration)
+            {
+                match self.write(configuration, &bundle).await {
+                    Ok(written) => {
+                        self.metrics.writes.inc();
+                        complaint.clear();
+                        info!(
+                            configuration = self.registration.configuration,
+                            certificates = bundle.len(),
+                            "caBundle written"
+                        );
+                        self.learn(Some(&written));
+                        current = Some(written);
+                    }
+                    // Somebody was faster; the watch brings what they wrote.
+                    Err(kube::Error::Api(status)) if status.code == 409 => {}
+                    Err(error) => {
+                        self.metrics.failures.inc();
+                        let error = explain(&error);
+                        if error != complaint {
+                            warn!(
+                                configuration = self.registration.configuration,
+                                error, "cannot write caBundle, retrying"
+                            );
+                            complaint = error;
+                        }
+                    }
+                }
+            }
+            let trusted =
+                resolver.current().is_some_and(|served| trust.trusts(served.chain(), Duration::ZERO));
+            self.metrics.trusted.set(i64::from(trusted));
+        }
+    }
+
+    fn ours<'c>(
+        &self,
+        configuration: &'c MutatingWebhookConfiguration,
+    ) -> impl Iterator<Item = &'c MutatingWebhook> {
+        let (namespace, name) = self.registration.service.clone();
+        configuration.webhooks.iter().flatten().filter(move |webhook| {
+            let service = webhook.client_config.service.as_ref();
+            service.is_some_and(|service| service.namespace == namespace && service.name == name)
+        })
+    }
+
+    /// Publishes what is in the bundle of all our webhooks.
+    fn learn(&self, configuration: Option<&MutatingWebhookConfiguration>) {
+        let mut common: Option<Vec<CertificateDer<'static>>> = None;
+        for webhook in configuration.into_iter().flat_map(|configuration| self.ours(configuration)) {
+            let (bundle, _) = read_bundle(webhook);
+            common = Some(match common {
+                None => bundle,
+                Some(common) => common.into_iter().filter(|known| bundle.contains(known)).collect(),
+            });
+        }
+        let now = Instant::now();
+        self.live.send_if_modified(|live| {
+            let exists = Some(common.is_some());
+            let common = common.unwrap_or_default();
+            let same = live.exists == exists
+                && live.bundle.len() == common.len()
+                && common.iter().all(|known| live.bundle.contains_key(known));
+            if !same {
+                let since = |known: &CertificateDer<'static>| live.bundle.get(known).copied().unwrap_or(now);
+                let bundle = common.into_iter().map(|known| (known.clone(), since(&known))).collect();
+                *live = Live { exists, bundle };
+            }
+            !same
+        });
+    }
+
+    /// The bundle to write now, if any.
+    fn due(&mut self, configuration: &MutatingWebhookConfiguration) -> Option<Vec<CertificateDer<'static>>> {
+        let needed = self.needed.borrow_and_update().clone();
+        if self.mode == CaBundle::Check || needed.is_empty() {
+            return None;
+        }
+        let now = SystemTime::now();
+        let bundles: Vec<_> = self.ours(configuration).map(read_bundle).collect();
+        let wanted = unite(&needed, bundles.iter().flat_map(|(bundle, _)| bundle), now);
+        let right = bundles.iter().all(|(bundle, clean)| {
+            *clean
+                && bundle.len() == wanted.len()
+                && wanted.iter().all(|certificate| bundle.contains(certificate))
+        });
+        (!right && self.pace.go(Instant::now())).then_some(wanted)
+    }
+
+    async fn write(
+        &self,
+        configuration: &MutatingWebhookConfiguration,
+        bundle: &[CertificateDer<'static>],
+    ) -> kube::Result<MutatingWebhookConfiguration> {
+        let bundle = ByteString(bundle.iter().map(pem).collect::<String>().into_bytes());
+        let webhooks: Vec<_> = self
+            .ours(configuration)
+            .map(|webhook| json!({"name": webhook.name, "clientConfig": {"caBundle": bundle}}))
+            .collect();
+        // With the resource version, the object has to be the one that was looked at: an apply creates
+        // nothing, and overwrites nothing that has not been read.
+        let apply = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": {
+                "name": self.registration.configuration,
+                "resourceVersion": configuration.metadata.resource_version,
+            },
+            "webhooks": webhooks,
+        });
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        self.api.patch(&self.registration.configuration, &parameters, &Patch::Apply(apply)).await
+    }
+}
+
+/// The certificates of a webhook's bundle, and whether there is nothing else in it.
+fn read_bundle(webhook: &MutatingWebhook) -> (Vec<CertificateDer<'static>>, bool) {
+    let Some(ByteString(text)) = &webhook.client_config.ca_bundle else {
+        return (Vec::new(), true);
+    };
+    let mut clean = true;
+    let mut bundle: Vec<CertificateDer<'static>> = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(text) {
+        match certificate {
+            Ok(certificate)
+                if X509Certificate::from_der(&certificate).is_ok() && !bundle.contains(&certificate) =>
+            {
+                bundle.push(certificate);
+            }
+            _ => clean = false,
+        }
+    }
+    // A text without any PEM block is not clean either.
+    let clean = clean && (text.is_empty() || !bundle.is_empty());
+    (bundle, clean)
+}
+
+/// What has to be in the bundle, then what is and has not expired.
+fn unite<'c>(
+    needed: &[CertificateDer<'static>],
+    present: impl Iterator<Item = &'c CertificateDer<'static>>,
+    now: SystemTime,
+) -> Vec<CertificateDer<'static>> {
+    let mut united = needed.to_vec();
+    for certificate in present {
+        let alive = X509Certificate::from_der(certificate)
+            .is_ok_and(|(_, certificate)| now <= moment(certificate.validity().not_after));
+        if alive && united.len() < MAX_BUNDLE && !united.contains(certificate) {
+            united.push(certificate.clone());
+        }
+    }
+    united
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// Whether to write now.
+    fn go(&mut self, now: Instant) -> bool {
+        let since = self.last.map(|last| now.saturating_duration_since(last));
+        match since {
+            Some(since) if since < self.pause => return false,
+            Some(since) if since < CALM => {
+                self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+            }
+            _ => self.pause = SHORTEST_PAUSE,
+        }
+        self.last = Some(now);
+        true
+    }
+}
+
+// === impl Trust ===
+
+impl Trust {
+    /// Trust in certificates for this DNS name, as told by a keeper.
+    #[must_use]
+    pub fn new(
+        live: watch::Receiver<Live>,
+        configuration: &str,
+        name: ServerName<'static>,
+        propagation: Duration,
+    ) -> Self {
+        Self { live, configuration: configuration.into(), name, propagation, was_ready: Arc::default() }
+    }
+
+    /// Waits until the bundle has changed. Never, once the keeper is gone.
+    pub async fn changed(&mut self) {
+        if self.live.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether API servers have had the time to learn what makes them accept this chain.
+    #[must_use]
+    pub fn has_spread(&self, chain: &[CertificateDer<'static>]) -> bool {
+        self.trusts(chain, self.propagation)
+    }
+
+    /// Whether this CA certificate has been in the bundle for long enough.
+    #[must_use]
+    pub fn ca_has_spread(&self, certificate: &CertificateDer<'static>) -> bool {
+        let live = self.live.borrow();
+        live.bundle.get(certificate).is_some_and(|since| since.elapsed() >= self.propagation)
+    }
+
+    /// Whether the bundle, as far as it is this old, vouches for a chain: verified as an API server does it.
+    fn trusts(&self, chain: &[CertificateDer<'static>], age: Duration) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return false;
+        };
+        let mut roots = RootCertStore::empty();
+        for (certificate, since) in &self.live.borrow().bundle {
+            if since.elapsed() >= age {
+                // What cannot be a trust anchor vouches for nothing.
+                let _ = roots.add(certificate.clone());
+            }
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().is_ok_and(|verifier| {
+            verifier.verify_server_cert(leaf, intermediates, &self.name, &[], UnixTime::now()).is_ok()
+        })
+    }
+
+    /// What keeps API servers from calling, until they could for the first time; after that, nothing: an
+    /// API server that is away must not take the last replica that answers out of service.
+    #[must_use]
+    pub fn missing(&self, resolver: &CertResolver) -> Option<String> {
+        if self.was_ready.load(Ordering::Relaxed) {
+            return None;
+        }
+        let configuration = &self.configuration;
+        let exists = self.live.borrow().exists;
+        match exists {
+            None => return Some(format!("MutatingWebhookConfiguration {configuration}: not read yet")),
+            Some(false) => {
+                return Some(format!(
+                    "MutatingWebhookConfiguration {configuration}: not found, or without a webhook for this Service"
+                ));
+            }
+            Some(true) => {}
+        }
+        if !resolver.current().is_some_and(|served| self.trusts(served.chain(), Duration::ZERO)) {
+            return Some(format!(
+                "MutatingWebhookConfiguration {configuration}: its caBundle does not vouch for the serving certificate yet"
+            ));
+        }
+        self.was_ready.store(true, Ordering::Relaxed);
+        None
+    }
+}
+
+// === impl RegistrationMetrics ===
+
+impl RegistrationMetrics {
+    /// Creates the metrics and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("ca_bundle_writes", "caBundle written, at start or healed", metrics.writes.clone());
+        registry.register(
+            "ca_bundle_write_failures",
+            "Failures to write caBundle, conflicts not counted",
+            metrics.failures.clone(),
+        );
+        registry.register(
+            "ca_bundle_trusts_serving_certificate",
+            "1 while the caBundle that API servers have vouches for the serving certificate",
+            metrics.trusted.clone(),
+        );
+        metrics
+    }
+}
