@@ -4,6 +4,9 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Tools that are no packages of the machine are built once and kept here.
 CACHE := $(or $(REACH_TEST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/reach)
+# Name of the container image, and where it goes.
+export IMAGE ?= reach:dev
+export ARCHIVE ?= $(or $(CARGO_TARGET_DIR),target)/image/reach.tar
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
@@ -16,7 +19,7 @@ check: fmt-check clippy ## Fast loop, no control plane: formatting, clippy, unit
 	$(CARGO) test --locked --lib --bins --test spec --test properties --test server --test webhook --test cli --test readme
 
 .PHONY: test
-test: requirements fmt-check clippy ## Everything: formatting, clippy, all tests against a real control plane
+test: requirements fmt-check clippy image-archive ## Everything: formatting, clippy, all tests against a real control plane
 	tests/control-plane/build.sh >/dev/null
 	$(CARGO) test --locked
 
@@ -43,6 +46,18 @@ fmt-check:
 .PHONY: clippy
 clippy: ## Lint, warnings are errors
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+.PHONY: image
+image: image-archive ## Build the container image target/image/reach.tar; a running Docker or podman gets it too
+	@for engine in docker podman; do \
+	  if command -v $$engine >/dev/null && $$engine info >/dev/null 2>&1; then \
+	    $$engine load --input $(ARCHIVE) || exit 1; \
+	  fi; \
+	done
+
+.PHONY: image-archive
+image-archive:
+	image/build.sh
 
 .PHONY: crds
 crds: ## Generate crds/ from src/api.rs
