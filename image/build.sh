@@ -57,7 +57,8 @@ flags=(
 c_flags=("-ffile-prefix-map=$target_folder=/target" "-ffile-prefix-map=$cargo_home=/cargo")
 export CARGO_ENCODED_RUSTFLAGS CFLAGS="${c_flags[*]}"
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}")
-PATH="$PATH:$tools/bin" "$cargo" auditable build --locked --profile dist --target "$triple" --bin reach >&2
+# C sources that name the time of their compilation get this one, whatever the commit: objects are not compiled anew for it.
+SOURCE_DATE_EPOCH=0 PATH="$PATH:$tools/bin" "$cargo" auditable build --locked --profile dist --target "$triple" --bin reach >&2
 
 binary=$target_folder/$triple/dist/reach
 # Of a static file, the loader would be missing in the image; asked here, where the message can say so.
