@@ -4,6 +4,10 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Tools that are no packages of the machine are built once and kept here.
 CACHE := $(or $(REACH_TEST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/reach)
+# Name of the container image, and where it goes.
+export IMAGE ?= reach:dev
+export ARCHIVE ?= $(or $(CARGO_TARGET_DIR),target)/image/reach.tar
+SBOM ?= $(ARCHIVE:.tar=.cdx.json)
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
@@ -16,19 +20,19 @@ check: fmt-check clippy ## Fast loop, no control plane: formatting, clippy, unit
 	$(CARGO) test --locked --lib --bins --test spec --test properties --test server --test webhook --test cli --test readme
 
 .PHONY: test
-test: requirements fmt-check clippy ## Everything: formatting, clippy, all tests against a real control plane
+test: requirements fmt-check clippy workflows image-archive ## Everything: formatting, clippy, all tests against a real control plane
 	tests/control-plane/build.sh >/dev/null
 	$(CARGO) test --locked
 
 .PHONY: requirements
 requirements:
 	@missing=; \
-	for tool in cargo go cc setpriv flock curl jq; do \
+	for tool in cargo go cc readelf setpriv unshare flock curl jq; do \
 	  command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \
 	if [ -n "$$missing" ]; then \
 	  echo "missing:$$missing" >&2; \
-	  echo "cargo: Rust by rustup; go: Go 1.26 or newer; cc: a C compiler (Debian: gcc); setpriv, flock: util-linux; curl, jq" >&2; \
+	  echo "cargo: Rust by rustup; go: Go 1.26 or newer; cc, readelf: a C compiler and binutils (Debian: gcc); setpriv, unshare, flock: util-linux; curl, jq" >&2; \
 	  exit 1; \
 	fi
 
@@ -43,6 +47,36 @@ fmt-check:
 .PHONY: clippy
 clippy: ## Lint, warnings are errors
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+.PHONY: image
+image: image-archive ## Build the container image target/image/reach.tar; a running Docker or podman gets it too
+	@for engine in docker podman; do \
+	  if command -v $$engine >/dev/null && $$engine info >/dev/null 2>&1; then \
+	    $$engine load --input $(ARCHIVE) || exit 1; \
+	  fi; \
+	done
+
+.PHONY: image-archive
+image-archive:
+	image/build.sh
+
+.PHONY: sbom
+sbom: ## List what the program in the image is built from, as CycloneDX, in target/image/reach.cdx.json
+	@command -v cargo-cyclonedx >/dev/null || test -x $(CACHE)/tools/bin/cargo-cyclonedx || \
+	  $(CARGO) install --locked --root $(CACHE)/tools cargo-cyclonedx@0.5.9
+	PATH="$$PATH:$(CACHE)/tools/bin" cargo-cyclonedx cyclonedx --format json --no-build-deps \
+	  --target "$$(rustc -vV | sed -n 's/^host: //p')" --override-filename reach.cdx
+	mkdir -p $(dir $(SBOM)) && mv reach.cdx.json $(SBOM)
+
+.PHONY: workflows
+workflows: ## Lint the hosted workflows
+	@if grep -rnE '^[- ]*uses: *[^. ]' .github/workflows | grep -vE '@[0-9a-f]{40} # v[0-9.]+$$'; then \
+	  echo 'expected: an action is pinned by its full commit, with the version behind it as a comment' >&2; exit 1; \
+	fi
+	@test -x $(CACHE)/tools/bin/actionlint-1.7.12 || { \
+	  GOBIN=$(CACHE)/tools/bin go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 && \
+	  mv $(CACHE)/tools/bin/actionlint $(CACHE)/tools/bin/actionlint-1.7.12; }
+	$(CACHE)/tools/bin/actionlint-1.7.12 -shellcheck= -pyflakes= .github/workflows/*.yml
 
 .PHONY: crds
 crds: ## Generate crds/ from src/api.rs

@@ -57,13 +57,25 @@ impl Reach {
     /// # Panics
     /// When it ends instead; the message has its log.
     pub fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        Self::start_program(&[env!("CARGO_BIN_EXE_reach")], arguments)
+    }
+
+    /// [`Self::start`] with another program, or one behind the words of a command that runs it.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_program<P: AsRef<OsStr>, A: AsRef<OsStr>>(
+        program: &[P],
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
         let arguments: Vec<_> = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
         let folder = tempfile::Builder::new().prefix("reach-serve-").tempdir().expect("a temporary folder");
         let open = |name: &str| File::create(folder.path().join(name)).expect("a new file");
         let mut command = clean(Command::new("setpriv"));
         command
-            .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_reach"), "serve"])
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--pdeathsig", "KILL", "--"])
+            .args(program)
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .args(&arguments)
             .stdin(Stdio::null())
             .stdout(open("stdout"))
@@ -172,6 +184,11 @@ impl Reach {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// The process: that of the program, or of the first command before it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends it a signal.
