@@ -40,8 +40,11 @@ if [[ ! -e $policy ]]; then
   printf '#!/bin/sh\nexit 101\n' >"$policy"
   chmod +x "$policy"
 fi
+squid=$(command -v squid) || squid=
 say "installing ${missing[*]}"
 install=(apt-get install --yes --no-install-recommends --option DPkg::Lock::Timeout=300 "${missing[@]}")
 export DEBIAN_FRONTEND=noninteractive
 # The lists of a fresh machine are empty or old.
 "${install[@]}" >&2 || { apt-get update >&2 && "${install[@]}" >&2; }
+# Nor shall it start with the machine.
+if [[ -z $squid ]] && command -v systemctl >/dev/null; then systemctl disable squid >&2 || true; fi
