@@ -42,6 +42,7 @@ fn main() -> ExitCode {
     let together = tests![
         machine::is_a_ready_node,
         machine::has_two_api_servers,
+        machine::reaches_nothing_that_listens_outside_of_it,
         pods::of_every_client_run,
         pods::have_a_log_and_run_commands,
         pods::reach_only_their_neighbours_without_a_proxy,

@@ -20,7 +20,7 @@ pub fn up() -> ExitCode {
     let helm = programs("helm/build.sh");
     let cluster = Cluster::attach().unwrap_or_else(|| Cluster::start(Options::detached()));
     for client in Client::ALL {
-        cluster.import_image(&cluster.client_image(client));
+        cluster.provide(client);
     }
     let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/image/reach.tar");
     let reach = if archive.exists() {
@@ -52,7 +52,7 @@ Their logs, and everyone's: {logs}",
 
 /// Ends it.
 pub fn down() -> ExitCode {
-    node::remove(NUMBER);
+    Cluster::remove(NUMBER);
     println!("no cluster runs");
     ExitCode::SUCCESS
 }

@@ -1,6 +1,8 @@
 //! Tests of the cluster itself: what the others stand on.
 
-use crate::support::eventually;
+use crate::support::{PATIENCE, eventually};
+use std::net::{TcpListener, TcpStream};
+
 use crate::support::node::{Cluster, NODE, Part, text};
 
 pub fn is_a_ready_node(cluster: &Cluster) {
@@ -21,9 +23,18 @@ pub fn has_two_api_servers(cluster: &Cluster) {
     });
 }
 
+pub fn reaches_nothing_that_listens_outside_of_it(cluster: &Cluster) {
+    let listener = TcpListener::bind((cluster.machine_address(), 0)).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    TcpStream::connect_timeout(&address, PATIENCE).expect("it listens for this machine itself");
+    let url = format!("http://{address}/");
+    let connect = cluster.inside("curl").args(["--silent", "--connect-timeout", "3", &url]).status();
+    // It could not connect (7), or not in time (28).
+    assert!(matches!(connect.expect("curl").code(), Some(7 | 28)));
+}
+
 pub fn comes_back_when_it_was_switched_off(cluster: &Cluster) {
     cluster.create_namespace("switched-off");
-    cluster.import_image(&cluster.client_image(crate::support::node::Client::Python));
     crate::pods::deploy_neighbour(cluster, "switched-off");
     let before = cluster.get(&["pods", "--namespace=switched-off"]);
     cluster.shut_down();

@@ -48,6 +48,7 @@ fn place(mut object: Value, namespace: &str) -> Value {
 
 /// Deploys a web server behind the Service `mysql`, and waits until it is ready.
 pub fn deploy_neighbour(cluster: &Cluster, namespace: &str) {
+    cluster.provide(Client::Python);
     let mut server = container(Client::Python, &json!([]));
     let script = format!(
         "import http.server, os\nos.chdir('/tmp')\nopen('index.html', 'w').write({NEIGHBOUR_PAGE:?})\n\
@@ -80,7 +81,7 @@ fn deploy(cluster: &Cluster, namespace: &str, replicas: u8, env: &Value) {
     cluster.create_namespace(namespace);
     cluster.ask(&["label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"]);
     for client in Client::ALL {
-        cluster.import_image(&cluster.client_image(client));
+        cluster.provide(client);
     }
     deploy_neighbour(cluster, namespace);
     for client in Client::ALL {
@@ -131,7 +132,7 @@ pub fn of_every_client_run(cluster: &Cluster) {
 
 pub fn have_a_log_and_run_commands(cluster: &Cluster) {
     cluster.create_namespace("logs");
-    cluster.import_image(&cluster.client_image(Client::Curl));
+    cluster.provide(Client::Curl);
     let mut speaker = container(Client::Curl, &json!([]));
     speaker["command"] = json!(["sh", "-c", "echo spoken; trap 'exit 0' TERM; sleep infinity & wait"]);
     cluster.apply(&place(deployment("speaker", 1, &json!({"containers": [speaker]})), "logs"));
@@ -153,10 +154,9 @@ pub fn reach_only_their_neighbours_without_a_proxy(cluster: &Cluster) {
         assert_eq!(near.as_deref(), Ok(NEIGHBOUR_PAGE), "{client:?}");
         let far = fetch(cluster, "without-proxy", client, &format!("http://{OUTSIDE}/"));
         let problem = far.expect_err("nobody resolves the name");
-        println!(
-            "{client:?} without a proxy: {}",
-            problem.lines().find(|line| line.contains("resol") || line.contains("name")).unwrap_or(&problem)
-        );
+        let reason =
+            problem.lines().rfind(|line| !line.is_empty() && !line.starts_with("command terminated"));
+        println!("{client:?} without a proxy: {}", reason.unwrap_or(&problem));
     }
 }
 

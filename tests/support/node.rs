@@ -8,7 +8,7 @@
 //!
 //! ```ignore
 //! let cluster = Cluster::start(Options::default());
-//! cluster.import_image(&cluster.client_image(Client::Curl));
+//! cluster.provide(Client::Curl);
 //! cluster.create_namespace("shop");
 //! cluster.apply(&json!({"apiVersion": "apps/v1", "kind": "Deployment", ...}));
 //! cluster.await_rollout("shop", "deployment/client");
@@ -26,8 +26,8 @@
 //!
 //! # The end
 //! Dropping a [`Cluster`] ends its processes, each by its own process id, then the containers, and removes mounts, the
-//! network namespace and its folder; unwinding from a panic does so too. What an aborted run left, the next one removes
-//! before it starts. At any time there is one cluster of a number ([`Options::number`]): a second one waits for the first.
+//! network namespace and its folder; unwinding from a panic does so too, and being interrupted or asked to end. What a killed run
+//! left, the next one removes before it starts. At any time there is one cluster of a number ([`Options::number`]): a second one waits for the first.
 //!
 //! # Environment
 //! - `REACH_TEST_KEEP`: when set, the logs are kept, and their folder printed.
@@ -40,15 +40,16 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::eventually;
 use super::process::{
-    Launcher, POLL_INTERVAL, PROXY_VARIABLES, Process, START_TIMEOUT, bound, flag, is_healthy,
+    Launcher, POLL_INTERVAL, PROXY_VARIABLES, Process, START_TIMEOUT, bound, flag, is_healthy, programs,
 };
 use layout::Layout;
 
@@ -57,7 +58,6 @@ mod network;
 mod remove;
 mod requirements;
 
-pub use remove::remove;
 pub use requirements::missing;
 
 /// A name that only the proxies can resolve, of a web server that only they reach. It answers with [`OUTSIDE_PAGE`].
@@ -96,6 +96,9 @@ pub struct Cluster {
     layout: Layout,
     options: Options,
     timings: Timings,
+    /// Client images that are in the cluster.
+    provided: Mutex<Vec<Client>>,
+    helm: OnceLock<PathBuf>,
     /// Locked as long as this cluster has its number.
     _lock: File,
 }
@@ -151,6 +154,15 @@ pub enum Client {
     Python,
 }
 
+/// A version of Helm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Helm {
+    /// Helm 3.
+    V3,
+    /// Helm 4.
+    V4,
+}
+
 /// A proxy of a cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Proxy<'a> {
@@ -167,7 +179,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// A cluster that outlives the process that starts it, until [`remove`] is called with its number. It has the number 0.
+    /// A cluster that outlives the process that starts it, until [`Cluster::remove`] is called with its number. It has the number 0.
     pub fn detached() -> Self {
         Self { number: 0, detached: true, ..Self::default() }
     }
@@ -208,6 +220,7 @@ impl Cluster {
         assert!(lacks.is_empty(), "a real node needs what is missing here: {}", lacks.join("; "));
         let lock = layout::lock(options.number);
         remove::remains(options.number);
+        remove::when_interrupted(options.number);
         let layout = Layout::new(&options);
         let mut cluster = Self {
             parts: Mutex::default(),
@@ -215,6 +228,8 @@ impl Cluster {
             layout,
             options,
             timings: Timings::default(),
+            provided: Mutex::default(),
+            helm: OnceLock::new(),
             _lock: lock,
         };
         cluster.timings = cluster.start_all();
@@ -239,8 +254,19 @@ impl Cluster {
             layout,
             options,
             timings: Timings::default(),
+            provided: Mutex::default(),
+            helm: OnceLock::new(),
             _lock: lock,
         })
+    }
+
+    /// Ends and removes the cluster of a number, if there is one.
+    ///
+    /// # Panics
+    /// When something of it cannot be ended or removed.
+    pub fn remove(number: u8) {
+        let _lock = layout::lock(number);
+        remove::remains(number);
     }
 
     /// How long the start took.
@@ -271,6 +297,11 @@ impl Cluster {
     /// The address of the node, at which this machine reaches what listens there.
     pub fn node_address(&self) -> Ipv4Addr {
         self.layout.addresses.node
+    }
+
+    /// The address of this machine as the cluster has it.
+    pub fn machine_address(&self) -> Ipv4Addr {
+        self.layout.addresses.host
     }
 
     /// Runs kubectl as a user who may do everything, and returns what came out of it, whether it succeeded or not.
@@ -369,22 +400,28 @@ impl Cluster {
         format!("\n--- pods and events:\n{}\n{}", text(&pods), text(&events))
     }
 
-    /// Makes an image of a client program of this machine, with `sh`, `sleep`, `cat` and `env`, and returns its archive. Its
-    /// name is [`Client::image`].
+    /// Makes an image of a client program of this machine, with `sh`, `sleep`, `cat` and `env`, brings it into the cluster,
+    /// and returns its name, [`Client::image`]. Each is made once.
     ///
     /// # Panics
     /// When it cannot be made.
-    pub fn client_image(&self, client: Client) -> PathBuf {
-        let mut files = vec![client.program().to_owned()];
-        if client == Client::Python {
-            let asked = Command::new(client.program())
-                .args(["-I", "-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"])
-                .output()
-                .expect("python3");
-            files.push(succeeded("python3", asked).trim().to_owned());
+    pub fn provide(&self, client: Client) -> &'static str {
+        // Locked while it is made: whoever asks for one has it when this returns.
+        let mut provided = self.provided.lock().unwrap_or_else(PoisonError::into_inner);
+        if !provided.contains(&client) {
+            let mut files = vec![client.program().to_owned()];
+            if client == Client::Python {
+                let asked = Command::new(client.program())
+                    .args(["-I", "-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"])
+                    .output()
+                    .expect("python3");
+                files.push(succeeded("python3", asked).trim().to_owned());
+            }
+            files.extend(["sh", "sleep", "cat", "env"].map(|name| format!("/bin/{name}")));
+            self.import_image(&self.layout.make_image(client.image(), &files));
+            provided.push(client);
         }
-        files.extend(["sh", "sleep", "cat", "env"].map(|name| format!("/bin/{name}")));
-        self.layout.make_image(client.image(), &files)
+        client.image()
     }
 
     /// Imports an archive with images (an OCI image layout, or what `docker save` writes), and returns their full names. Pods
@@ -406,6 +443,24 @@ impl Cluster {
             Some(name.as_str()?.to_owned())
         });
         names.collect()
+    }
+
+    /// Runs Helm as a user who may do everything, and returns what came out of it, whether it succeeded or not. Builds it first
+    /// when it is not there yet.
+    ///
+    /// # Panics
+    /// When it cannot be had or started.
+    pub fn helm(&self, version: Helm, arguments: &[&str]) -> Output {
+        let folder = self.helm.get_or_init(|| programs("helm/build.sh"));
+        let mut helm = bound(folder.join(version.program()));
+        // A person's own repositories and plugins are not this cluster's business.
+        for (variable, name) in
+            [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
+        {
+            helm.env(variable, self.layout.path("run/helm").join(name));
+        }
+        helm.arg(flag("kubeconfig", self.kubeconfig())).args(arguments).stdin(Stdio::null());
+        helm.output().expect("cannot run helm under setpriv (util-linux)")
     }
 
     /// The corporate proxy.
@@ -492,11 +547,12 @@ impl Cluster {
         if self.options.second_api_server {
             self.launch(Part::SecondApiServer);
         }
+        let kubelet_start = Timestamp::now();
         self.launch_all(&[Part::ControllerManager, Part::Scheduler, Part::Kubelet, Part::KubeProxy]);
         self.apply(&layout::dns_rights());
         self.launch(Part::Dns);
         self.await_part(Part::Kubelet);
-        self.await_node();
+        self.await_node(kubelet_start);
         let node = start.elapsed();
         let launched: Vec<Part> = self.parts().keys().copied().collect();
         for part in launched {
@@ -575,19 +631,21 @@ impl Cluster {
     }
 
     /// Waits until the node is ready, as this start's kubelet says and not an earlier one's.
-    fn await_node(&self) {
+    fn await_node(&self, kubelet_start: Timestamp) {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let answer = self.kubectl(&["get", "node", NODE, "--output=json"]);
             let node: Value = serde_json::from_slice(&answer.stdout).unwrap_or_default();
-            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let ready = conditions
-                .iter()
-                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
-            let boot = node["status"]["nodeInfo"]["bootID"].as_str().is_some();
+            let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+            let ready = conditions.filter(|condition| condition["type"] == "Ready").any(|condition| {
+                let said =
+                    condition["lastHeartbeatTime"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
+                // It is given in whole seconds.
+                condition["status"] == "True"
+                    && said.is_some_and(|said| said.as_second() >= kubelet_start.as_second())
+            });
             // The taint goes a moment after, and keeps pods away until then.
-            let free = node["spec"]["taints"].is_null();
-            if ready && boot && free {
+            if ready && node["spec"]["taints"].is_null() {
                 return;
             }
             if Instant::now() >= deadline {
@@ -609,6 +667,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        let _removing = remove::removing();
         // Nothing of it is needed any more, so nothing has to end in peace.
         for process in self.parts().values_mut().rev() {
             process.kill();
@@ -660,7 +719,7 @@ impl Client {
     pub fn fetch(self, url: &str) -> Vec<String> {
         let words: &[&str] = match self {
             Self::Curl => &["curl", "--silent", "--show-error", "--fail", "--max-time", "10"],
-            Self::Wget => &["wget", "--quiet", "--output-document=-", "--timeout=10", "--tries=1"],
+            Self::Wget => &["wget", "--no-verbose", "--output-document=-", "--timeout=10", "--tries=1"],
             Self::Python => &[
                 "python3",
                 "-c",
@@ -675,6 +734,20 @@ impl Client {
             Self::Curl => "/usr/bin/curl",
             Self::Wget => "/usr/bin/wget",
             Self::Python => "/usr/bin/python3",
+        }
+    }
+}
+
+// === impl Helm ===
+
+impl Helm {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V3, Self::V4];
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::V3 => "helm3",
+            Self::V4 => "helm",
         }
     }
 }

@@ -261,6 +261,10 @@ impl Layout {
                         "--clear-groups".to_owned(),
                     ]);
                 }
+                if !self.detached {
+                    // The kernel forgets that of a process that becomes another user's.
+                    command.args(["--pdeathsig", "KILL"]);
+                }
                 command.args(["squid", "-N", "-f"]).arg(config(&format!("{}.conf", part.name())));
                 command
             }
@@ -477,6 +481,7 @@ netns_mounts_under_state_dir = true
 [plugins."io.containerd.cri.v1.runtime".cni]
 bin_dirs = ["/usr/lib/cni", "/opt/cni/bin"]
 conf_dir = "{cni}"
+use_internal_loopback = true
 
 [plugins."io.containerd.cri.v1.runtime".containerd]
 default_runtime_name = "runc"

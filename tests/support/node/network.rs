@@ -20,7 +20,7 @@ pub struct Addresses {
     /// The other proxy.
     pub other_proxy: Ipv4Addr,
     /// This machine, as seen from the namespace.
-    host: Ipv4Addr,
+    pub host: Ipv4Addr,
     /// The first address of the network.
     base: Ipv4Addr,
 }

@@ -4,30 +4,65 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::process::POLL_INTERVAL;
 use super::layout::{self, Layout};
-use super::text;
+use super::{CONTAINERD_NAMESPACE, text};
 
 /// How long killed processes may take to be gone.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Ends and removes the cluster of a number, if there is one.
-///
-/// # Panics
-/// When something of it cannot be ended or removed.
-pub fn remove(number: u8) {
-    let _lock = layout::lock(number);
-    remains(number);
-}
-
-/// The same, for who has the lock of the number.
+/// Ends and removes the cluster of a number, if there is one. For who has the lock of the number.
 pub fn remains(number: u8) {
     let layout = Layout::of(number);
+    end_noted(&layout);
+    running(&layout);
+    if layout.folder.exists() {
+        assert!(layout::is_ours(&layout.folder), "{} is not ours", layout.folder.display());
+        folder(&layout.folder);
+    }
+}
+
+/// Removes the cluster of a number when this process is interrupted (Ctrl-C) or asked to end, and then ends it.
+pub fn when_interrupted(number: u8) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let watch = move || {
+        runtime.block_on(async {
+            let mut end = signal(SignalKind::terminate()).expect("a handler");
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = end.recv() => {}
+            }
+        });
+        eprintln!("cluster {number}: interrupted, removing it");
+        // The tests fail meanwhile, and would remove it, too.
+        let _removing = removing();
+        let layout = Layout::of(number);
+        end_noted(&layout);
+        running(&layout);
+        layout.remove_folder();
+        // As a shell has it of a program that an interrupt ended.
+        std::process::exit(130);
+    };
+    // It lives as long as the process.
+    thread::Builder::new().name("interrupts".to_owned()).spawn(watch).expect("cannot start a thread");
+}
+
+/// The right to remove a cluster of this process.
+pub fn removing() -> MutexGuard<'static, ()> {
+    static REMOVING: Mutex<()> = Mutex::new(());
+    REMOVING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the parts of a cluster that another process, or another thread, has started.
+fn end_noted(layout: &Layout) {
     let noted = fs::read_to_string(layout.path("processes")).unwrap_or_default();
     for line in noted.lines() {
         if let Some((process, start)) = line.split_once(' ')
@@ -36,11 +71,6 @@ pub fn remains(number: u8) {
         {
             let _ = kill_process(process, Signal::KILL);
         }
-    }
-    running(&layout);
-    if layout.folder.exists() {
-        assert!(layout::is_ours(&layout.folder), "{} is not ours", layout.folder.display());
-        folder(&layout.folder);
     }
 }
 
@@ -62,9 +92,10 @@ pub fn running(layout: &Layout) {
     for folder in layout::control_groups() {
         remove_control_group(&folder.join(layout.cgroup()));
     }
+    // They name files that are to be removed, so before those that name them.
+    remove_traces(layout);
     unmount(&layout.folder);
     layout.network.remove();
-    remove_traces(layout);
     folder(&layout.path("run"));
     let _ = fs::remove_file(layout.path("processes"));
 }
@@ -161,6 +192,16 @@ fn mounts_below(folder: &Path) -> Vec<PathBuf> {
 
 /// Removes what parts leave in folders that are not of their configuration.
 fn remove_traces(layout: &Layout) {
+    let tasks = layout.path("run/containerd/io.containerd.runtime.v2.task").join(CONTAINERD_NAMESPACE);
+    for task in fs::read_dir(tasks).into_iter().flatten().flatten() {
+        let parameters = fs::read(task.path().join("bootstrap.json")).unwrap_or_default();
+        let parameters: Value = serde_json::from_slice(&parameters).unwrap_or_default();
+        if let Some(socket) =
+            parameters["address"].as_str().and_then(|address| address.strip_prefix("unix://"))
+        {
+            let _ = fs::remove_file(socket);
+        }
+    }
     for entry in fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(&format!("{}-", layout.pod_network())) {
             let _ = fs::remove_file(entry.path());
