@@ -20,9 +20,13 @@ check: fmt-check clippy ## Fast loop, no control plane: formatting, clippy, unit
 	$(CARGO) test --locked --lib --bins --test spec --test properties --test server --test webhook --test cli --test readme
 
 .PHONY: test
-test: requirements fmt-check clippy workflows image-archive ## Everything: formatting, clippy, all tests against a real control plane
+test: requirements fmt-check clippy workflows image-archive ## Everything: formatting, clippy, all tests against a real control plane and a real node
 	tests/control-plane/build.sh >/dev/null
+	tests/helm/build.sh >/dev/null
+	if tests/node/packages.sh; then tests/node/build.sh >/dev/null; fi
 	$(CARGO) test --locked
+	@# Last, so that nobody overlooks what was not run; a failure with CI=true.
+	@$(CARGO) test --locked --quiet --test cluster -- --missing
 
 .PHONY: requirements
 requirements:
@@ -89,6 +93,15 @@ bench: ## Print the table of benches and write it as JSON
 .PHONY: control-plane
 control-plane: ## Build kube-apiserver, etcd, kubectl and kube-controller-manager for the tests, once
 	tests/control-plane/build.sh
+
+.PHONY: cluster
+cluster: requirements ## Bring up a whole cluster on this machine to try things in (needs root)
+	@tests/node/packages.sh
+	@$(CARGO) test --locked --quiet --test cluster -- --up
+
+.PHONY: cluster-down
+cluster-down: ## End it
+	@$(CARGO) test --locked --quiet --test cluster -- --down
 
 .PHONY: deny
 deny: ## Check bans, licences and sources of dependencies

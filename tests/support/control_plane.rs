@@ -24,46 +24,24 @@
 //! - `REACH_TEST_KEEP`: when set, the folder with the logs and the state is kept, and its path printed.
 //! - `KUBEBUILDER_ASSETS`, `REACH_TEST_CACHE`: where the programs are, see `build.sh`.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::fs;
+use std::io::{Seek, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
 
-/// How long a process may take until it is ready: thirty times what it takes on an idle machine.
-const START_TIMEOUT: Duration = Duration::from_mins(2);
-
-/// How long a process may take to end after SIGTERM, before it is killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Time between two looks at something that is waited for.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+use super::process::{
+    Launcher, POLL_INTERVAL, Process, START_TIMEOUT, bound, flag, is_healthy, programs, random_token,
+};
 
 /// How often kube-apiserver is started anew because its port was taken between our choice of it and its use.
 const PORT_ATTEMPTS: u32 = 5;
-
-/// How much of the end of a log a panic message carries, in bytes.
-const LOG_TAIL: usize = 4096;
-
-/// Environment variables that would lead the control plane's own connections through a proxy.
-const PROXY_VARIABLES: [&str; 8] = [
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-];
 
 /// What a [`ControlPlane`] consists of. The default is etcd and kube-apiserver alone.
 #[derive(Clone, Debug, Default)]
@@ -96,27 +74,6 @@ struct Layout {
     folder: TempDir,
     kubeconfig: PathBuf,
     audit_log: PathBuf,
-}
-
-/// The thread that starts processes. It lives as long as this value, and the processes do not outlive it.
-#[derive(Debug)]
-struct Launcher {
-    /// `None` only while dropping: the thread ends when the sender is gone.
-    orders: Option<mpsc::Sender<Order>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// A command for the [`Launcher`], and where its answer goes.
-type Order = (Command, mpsc::Sender<io::Result<Child>>);
-
-/// A process of the control plane. Dropping it ends it.
-#[derive(Debug)]
-struct Process {
-    name: &'static str,
-    child: Child,
-    log: PathBuf,
-    /// Where this process's part of the log begins: a program started again writes behind the earlier part.
-    log_start: u64,
 }
 
 // === impl Options ===
@@ -280,7 +237,7 @@ impl ControlPlane {
             // The only one of its kind needs no election, and serves nothing that a test asks for.
             .args(["--leader-elect=false", "--secure-port=0"]);
         self.controller_manager =
-            Some(self.launcher.launch("kube-controller-manager", command, &self.layout));
+            Some(self.launcher.launch("kube-controller-manager", command, self.layout.folder.path()));
     }
 
     /// Waits for an object that a controller makes by itself.
@@ -317,7 +274,7 @@ impl Layout {
             eprintln!("control plane: kept in {}", folder.path().display());
         }
         let layout = Self {
-            programs: programs(),
+            programs: programs("control-plane/build.sh"),
             kubeconfig: folder.path().join("kubeconfig"),
             audit_log: folder.path().join("audit.log"),
             folder,
@@ -380,12 +337,7 @@ impl Layout {
 
     /// A command that runs one of the control plane's programs. It is killed when the thread that spawns it ends.
     fn program(&self, name: &str) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(self.programs.join(name));
-        for variable in PROXY_VARIABLES {
-            command.env_remove(variable);
-        }
-        command
+        bound(self.programs.join(name))
     }
 
     fn kubectl(&self, arguments: &[&str], stdin: Stdio) -> Output {
@@ -400,140 +352,6 @@ impl Layout {
     }
 }
 
-// === impl Launcher ===
-
-impl Launcher {
-    fn new() -> Self {
-        let (sender, orders) = mpsc::channel::<Order>();
-        let thread = thread::Builder::new()
-            .name("launcher".to_owned())
-            .spawn(move || {
-                for (mut command, answer) in orders {
-                    // Nobody waits for the answer only when the test process is already failing.
-                    let _ = answer.send(command.spawn());
-                }
-            })
-            .expect("cannot start a thread");
-        Self { orders: Some(sender), thread: Some(thread) }
-    }
-
-    /// Starts a process that writes to the log of its name.
-    fn launch(&self, name: &'static str, mut command: Command, layout: &Layout) -> Process {
-        let log = layout.path(&format!("{name}.log"));
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .unwrap_or_else(|error| panic!("cannot open {}: {error}", log.display()));
-        let log_start = file.metadata().map_or(0, |metadata| metadata.len());
-        let errors = file.try_clone().expect("cannot duplicate a file handle");
-        command.stdin(Stdio::null()).stdout(file).stderr(errors);
-        let (sender, answer) = mpsc::channel();
-        self.orders
-            .as_ref()
-            .expect("the launcher has orders until it is dropped")
-            .send((command, sender))
-            .expect("the launcher's thread lives as long as the launcher");
-        let child = answer
-            .recv()
-            .expect("the launcher answers each order")
-            .unwrap_or_else(|error| panic!("cannot start {name} under setpriv (util-linux): {error}"));
-        Process { name, child, log, log_start }
-    }
-}
-
-impl Drop for Launcher {
-    fn drop(&mut self) {
-        drop(self.orders.take());
-        if let Some(thread) = self.thread.take() {
-            // It has nothing that panics, and a panic here could be the second one.
-            let _ = thread.join();
-        }
-    }
-}
-
-// === impl Process ===
-
-impl Process {
-    /// Waits until `ready` says so. The status of the process when it ends before.
-    fn await_ready(&mut self, mut ready: impl FnMut() -> bool) -> Result<(), ExitStatus> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("cannot wait for a process") {
-                return Err(status);
-            }
-            if ready() {
-                return Ok(());
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{} is not ready after {START_TIMEOUT:?}{}",
-                self.name,
-                self.log_tail()
-            );
-            thread::sleep(POLL_INTERVAL);
-        }
-    }
-
-    /// What this process has logged so far.
-    fn log(&self) -> String {
-        let mut log = Vec::new();
-        // A log that cannot be read must not hide the failure that it was to explain.
-        let _ = File::open(&self.log).and_then(|mut file| {
-            file.seek(io::SeekFrom::Start(self.log_start))?;
-            file.read_to_end(&mut log)
-        });
-        String::from_utf8_lossy(&log).into_owned()
-    }
-
-    /// The end of the log, for a message.
-    fn log_tail(&self) -> String {
-        let log = self.log();
-        let start = log.ceil_char_boundary(log.len().saturating_sub(LOG_TAIL));
-        format!("\n--- the end of {}'s log:\n{}", self.name, &log[start..])
-    }
-
-    /// Whether the process ends in time.
-    fn ends_within(&mut self, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            thread::sleep(POLL_INTERVAL / 10);
-        }
-        true
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // The id is this process's until it has been waited for, which only `try_wait` does.
-        if self.ends_within(Duration::ZERO) {
-            return;
-        }
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        if !self.ends_within(STOP_TIMEOUT) {
-            eprintln!("control plane: {} outlived SIGTERM for {STOP_TIMEOUT:?}", self.name);
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
-}
-
-/// The folder with the programs, built if need be.
-fn programs() -> PathBuf {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/control-plane/build.sh");
-    let output = Command::new(&script)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run {}: {error}", script.display()));
-    assert!(output.status.success(), "{} failed ({}), its message is above", script.display(), output.status);
-    let folder = String::from_utf8(output.stdout).expect("the programs' folder is not UTF-8");
-    PathBuf::from(folder.trim_end_matches('\n'))
-}
-
 fn start_etcd(layout: &Layout, launcher: &Launcher) -> Process {
     // A socket in our own folder: no port to race for, and nobody else's etcd behind it.
     let socket = layout.path("etcd.sock");
@@ -546,21 +364,11 @@ fn start_etcd(layout: &Layout, launcher: &Launcher) -> Process {
         .arg("--listen-peer-urls=http://127.0.0.1:0")
         // Nothing here has to survive a power cut.
         .arg("--unsafe-no-fsync");
-    let mut etcd = launcher.launch("etcd", command, layout);
+    let mut etcd = launcher.launch("etcd", command, layout.folder.path());
     if let Err(status) = etcd.await_ready(|| is_healthy(&socket).unwrap_or(false)) {
         panic!("etcd ended at its start ({status}){}", etcd.log_tail());
     }
     etcd
-}
-
-/// Whether the etcd behind the socket says that it is healthy.
-fn is_healthy(socket: &Path) -> io::Result<bool> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer.contains(r#""health":"true""#))
 }
 
 fn etcd_url(layout: &Layout) -> String {
@@ -600,7 +408,7 @@ fn start_api_server(layout: &Layout, options: &Options, launcher: &Launcher, por
     }
     command.args(&options.api_server_flags);
 
-    let mut api_server = launcher.launch("kube-apiserver", command, layout);
+    let mut api_server = launcher.launch("kube-apiserver", command, layout.folder.path());
     // Before it listens, there is no use in the costlier question. Its certificates are written by then, unless it is
     // another process that listens there.
     let mut listening = false;
@@ -635,18 +443,4 @@ fn free_port() -> u16 {
 
 fn url(port: u16) -> String {
     format!("https://127.0.0.1:{port}")
-}
-
-/// `--name=path`
-fn flag(name: &str, path: &Path) -> String {
-    format!("--{name}={}", path.display())
-}
-
-/// 128 random bits, in hexadecimal.
-fn random_token() -> String {
-    let mut bytes = [0; 16];
-    File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .expect("cannot read /dev/urandom");
-    format!("{:032x}", u128::from_ne_bytes(bytes))
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 pub mod control_plane;
 pub mod http;
+pub mod node;
+pub mod process;
 pub mod serve;
 
 /// How long anything that should happen may take. It only bounds a failure: no test asserts that something is fast.

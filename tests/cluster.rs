@@ -1,0 +1,112 @@
+//! Running pods: a whole cluster with a real node, a corporate proxy, and clients of this machine as images.
+//!
+//! One cluster serves all tests; each test has a namespace of its own. `cargo test --test cluster -- NAME` runs those whose
+//! name has `NAME` in it. What a failure leaves to look at: `REACH_TEST_KEEP=1`, see `tests/support/node.rs`.
+//!
+//! A real node needs root and more of the kernel than other tests do. Where that is missing, the tests are listed as ignored,
+//! with what is missing, and with `CI=true` that is a failure. `make test` ends with the same list.
+//!
+//! The same program brings up a cluster for a person to try things in: `make cluster`, `make cluster-down`.
+
+mod support;
+
+#[path = "cluster/by_hand.rs"]
+mod by_hand;
+#[path = "cluster/machine.rs"]
+mod machine;
+#[path = "cluster/pods.rs"]
+mod pods;
+
+use std::process::ExitCode;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use libtest_mimic::{Arguments, Trial};
+
+use support::node::{self, Cluster, Options};
+
+/// Names tests by their functions.
+macro_rules! tests {
+    ($($module:ident::$name:ident),* $(,)?) => {
+        [$((concat!(stringify!($module), "::", stringify!($name)), $module::$name as fn(&Cluster))),*]
+    };
+}
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("--up") => return by_hand::up(),
+        Some("--down") => return by_hand::down(),
+        Some("--missing") => return report_missing(),
+        _ => {}
+    }
+    let arguments = Arguments::from_args();
+    let together = tests![
+        machine::is_a_ready_node,
+        machine::has_two_api_servers,
+        machine::reaches_nothing_that_listens_outside_of_it,
+        pods::of_every_client_run,
+        pods::have_a_log_and_run_commands,
+        pods::reach_only_their_neighbours_without_a_proxy,
+        pods::reach_only_the_outside_with_http_proxy_written_by_hand,
+        pods::use_the_proxy_that_they_are_told,
+    ];
+    // These take away what the others stand on.
+    let alone = tests![machine::comes_back_when_it_was_switched_off];
+    if arguments.list {
+        let names = together.iter().chain(&alone).map(|(name, _)| Trial::test(*name, || Ok(()))).collect();
+        return libtest_mimic::run(&arguments, names).exit_code();
+    }
+    if !node::missing().is_empty() {
+        let ignored = together
+            .iter()
+            .chain(&alone)
+            .map(|(name, _)| Trial::test(*name, || Ok(())).with_ignored_flag(true));
+        let _ = libtest_mimic::run(&arguments, ignored.collect());
+        return report_missing();
+    }
+
+    let cluster = Cluster::start(Options::default().with_second_api_server());
+    let timings = cluster.timings();
+    println!(
+        "cluster: API server ready after {:.1} s, node after {:.1} s, everything after {:.1} s",
+        timings.api.as_secs_f32(),
+        timings.node.as_secs_f32(),
+        timings.ready.as_secs_f32()
+    );
+    let cluster = Arc::new(RwLock::new(cluster));
+    let trial = |name: &str, test: fn(&Cluster), alone: bool| {
+        let cluster = Arc::clone(&cluster);
+        Trial::test(name, move || {
+            // A test that failed under the lock has told so itself.
+            if alone {
+                test(&cluster.write().unwrap_or_else(PoisonError::into_inner));
+            } else {
+                test(&cluster.read().unwrap_or_else(PoisonError::into_inner));
+            }
+            Ok(())
+        })
+    };
+    let trials = together
+        .iter()
+        .map(|(name, test)| trial(name, *test, false))
+        .chain(alone.iter().map(|(name, test)| trial(name, *test, true)))
+        .collect();
+    // Not `exit`, which would drop nothing and so leave the cluster behind.
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Says what is missing for these tests, loudly, if something is. A failure where nobody would read it.
+fn report_missing() -> ExitCode {
+    let missing = node::missing();
+    if missing.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("\n{}", "!".repeat(100));
+    println!(
+        "!! NOT RUN: every test of tests/cluster.rs, of running pods. A real node needs what is missing here:"
+    );
+    for thing in missing {
+        println!("!!   {thing}");
+    }
+    println!("{}", "!".repeat(100));
+    if std::env::var("CI").is_ok_and(|ci| ci == "true") { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

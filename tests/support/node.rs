@@ -1,0 +1,815 @@
+//! A whole Kubernetes cluster of one real node for tests: containers run, Services answer, and a corporate proxy stands
+//! between the pods and the outside.
+//!
+//! etcd, kube-apiserver, kube-controller-manager, kube-scheduler, containerd, kubelet, kube-proxy, CoreDNS, squid (twice) and a
+//! web server run as processes in one network namespace, which no link leaves but one to this machine, over which the test
+//! reaches the cluster. The programs come from `tests/control-plane/build.sh`, `tests/node/build.sh` and, as Debian packages,
+//! `tests/node/packages.sh`.
+//!
+//! ```ignore
+//! let cluster = Cluster::start(Options::default());
+//! cluster.provide(Client::Curl);
+//! cluster.create_namespace("shop");
+//! cluster.apply(&json!({"apiVersion": "apps/v1", "kind": "Deployment", ...}));
+//! cluster.await_rollout("shop", "deployment/client");
+//! let page = cluster.exec("shop", "deployment/client", &["curl", "-sS", "http://mysql/"]);
+//! assert!(cluster.proxy().requests("mysql").is_empty());
+//! ```
+//!
+//! # What pods see
+//! | name | where | what |
+//! |---|---|---|
+//! | `*.svc.cluster.local` | 10.96.0.0/16 | Services |
+//! | `proxy.corp.example:3128` | [`Cluster::proxy`] | the corporate proxy |
+//! | `other-proxy.corp.example:3128` | [`Cluster::other_proxy`] | another one, with a log of its own |
+//! | `www.corp.example` | [`OUTSIDE`] | no such name: only the proxies know it |
+//!
+//! # The end
+//! Dropping a [`Cluster`] ends its processes, each by its own process id, then the containers, and removes mounts, the
+//! network namespace and its folder; unwinding from a panic does so too, and being interrupted or asked to end. What a killed run
+//! left, the next one removes before it starts. At any time there is one cluster of a number ([`Options::number`]): a second one waits for the first.
+//!
+//! # Environment
+//! - `REACH_TEST_KEEP`: when set, the logs are kept, and their folder printed.
+//! - `KUBEBUILDER_ASSETS`, `REACH_TEST_CACHE`: where the programs are, see `build.sh`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::eventually;
+use super::process::{
+    Launcher, POLL_INTERVAL, PROXY_VARIABLES, Process, START_TIMEOUT, bound, flag, is_healthy, programs,
+};
+use layout::Layout;
+
+mod layout;
+mod network;
+mod remove;
+mod requirements;
+
+pub use requirements::missing;
+
+/// A name that only the proxies can resolve, of a web server that only they reach. It answers with [`OUTSIDE_PAGE`].
+pub const OUTSIDE: &str = "www.corp.example";
+
+/// What the web server outside answers with.
+pub const OUTSIDE_PAGE: &str = "the outside\n";
+
+/// The name of the only node.
+pub const NODE: &str = "node";
+
+/// Port of both proxies.
+const PROXY_PORT: u16 = 3128;
+
+/// Namespace of containerd in which kubelet's images and containers are.
+const CONTAINERD_NAMESPACE: &str = "k8s.io";
+
+/// The image of each pod's first process.
+const PAUSE_IMAGE: &str = "example.test/pause:1";
+
+/// What a [`Cluster`] is like. The default is one for tests: it ends with the test.
+#[derive(Clone, Debug)]
+pub struct Options {
+    number: u8,
+    detached: bool,
+    second_api_server: bool,
+    api_server_flags: Vec<String>,
+}
+
+/// A running cluster. Dropping it ends it.
+#[derive(Debug)]
+pub struct Cluster {
+    // Fields are dropped in this order: the thread that starts processes, whose end would kill them, comes after them.
+    parts: Mutex<BTreeMap<Part, Process>>,
+    launcher: Launcher,
+    layout: Layout,
+    options: Options,
+    timings: Timings,
+    /// Client images that are in the cluster.
+    provided: Mutex<Vec<Client>>,
+    helm: OnceLock<PathBuf>,
+    /// Locked as long as this cluster has its number.
+    _lock: File,
+}
+
+/// A process of a cluster, in the order of their start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The web server that only the proxies reach.
+    Outside,
+    /// The corporate proxy.
+    Proxy,
+    /// The other proxy.
+    OtherProxy,
+    /// The container runtime. Containers outlive it.
+    Containerd,
+    /// Where the API servers keep everything.
+    Etcd,
+    /// The API server.
+    ApiServer,
+    /// The second API server, with [`Options::with_second_api_server`].
+    SecondApiServer,
+    /// kube-controller-manager.
+    ControllerManager,
+    /// kube-scheduler.
+    Scheduler,
+    /// The cluster's DNS, CoreDNS.
+    Dns,
+    /// What makes Services answer, kube-proxy.
+    KubeProxy,
+    /// What runs pods.
+    Kubelet,
+}
+
+/// How long the start of a cluster took, from its first process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// Until the API server was ready.
+    pub api: Duration,
+    /// Until the node was ready.
+    pub node: Duration,
+    /// Until everything was.
+    pub ready: Duration,
+}
+
+/// A client program of this machine, as an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// curl.
+    Curl,
+    /// GNU wget.
+    Wget,
+    /// Python, with its standard library.
+    Python,
+}
+
+/// A version of Helm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Helm {
+    /// Helm 3.
+    V3,
+    /// Helm 4.
+    V4,
+}
+
+/// A proxy of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Proxy<'a> {
+    name: &'static str,
+    log: &'a Path,
+}
+
+// === impl Options ===
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { number: 1, detached: false, second_api_server: false, api_server_flags: Vec::new() }
+    }
+}
+
+impl Options {
+    /// A cluster that outlives the process that starts it, until [`Cluster::remove`] is called with its number. It has the number 0.
+    pub fn detached() -> Self {
+        Self { number: 0, detached: true, ..Self::default() }
+    }
+
+    /// The number of the cluster, which its network and its folder are named by: 0 is that of `make cluster`, 1 that of
+    /// tests. Clusters of different numbers do not meet.
+    pub fn number(mut self, number: u8) -> Self {
+        self.number = number;
+        self
+    }
+
+    /// Adds a second API server with the same etcd, see [`Cluster::second_kubeconfig`]. Pods, controllers and everybody else
+    /// use both, as the endpoints of the Service `kubernetes` are both.
+    pub fn with_second_api_server(mut self) -> Self {
+        self.second_api_server = true;
+        self
+    }
+
+    /// Adds a flag for kube-apiserver. It comes after the harness's own flags, so that it wins where a flag has one value, and
+    /// adds to those that are lists.
+    pub fn with_api_server_flag(mut self, flag: impl Into<String>) -> Self {
+        self.api_server_flags.push(flag.into());
+        self
+    }
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// Starts a cluster and waits until all of it is ready: the node, the DNS, the proxies, and the namespace `default` with
+    /// its service account. Builds the programs first when they are not there yet.
+    ///
+    /// # Panics
+    /// When something is [`missing`], or when a program cannot be had, ends, or is not ready in time; the message has the end
+    /// of its log.
+    pub fn start(options: Options) -> Self {
+        let lacks = missing();
+        assert!(lacks.is_empty(), "a real node needs what is missing here: {}", lacks.join("; "));
+        let lock = layout::lock(options.number);
+        remove::remains(options.number);
+        remove::when_interrupted(options.number);
+        let layout = Layout::new(&options);
+        let mut cluster = Self {
+            parts: Mutex::default(),
+            launcher: Launcher::new(),
+            layout,
+            options,
+            timings: Timings::default(),
+            provided: Mutex::default(),
+            helm: OnceLock::new(),
+            _lock: lock,
+        };
+        cluster.timings = cluster.start_all();
+        cluster
+    }
+
+    /// The [detached](Options::detached) cluster that runs already, if one does.
+    pub fn attach() -> Option<Self> {
+        let options = Options::detached();
+        let lock = layout::lock(options.number);
+        let layout = Layout::of(options.number);
+        if !layout.kubeconfig.exists() {
+            return None;
+        }
+        let layout = layout.with_programs();
+        if !layout.api_is_ready(&layout.kubeconfig) {
+            return None;
+        }
+        Some(Self {
+            parts: Mutex::default(),
+            launcher: Launcher::new(),
+            layout,
+            options,
+            timings: Timings::default(),
+            provided: Mutex::default(),
+            helm: OnceLock::new(),
+            _lock: lock,
+        })
+    }
+
+    /// Ends and removes the cluster of a number, if there is one.
+    ///
+    /// # Panics
+    /// When something of it cannot be ended or removed.
+    pub fn remove(number: u8) {
+        let _lock = layout::lock(number);
+        remove::remains(number);
+    }
+
+    /// How long the start took.
+    pub fn timings(&self) -> Timings {
+        self.timings
+    }
+
+    /// A kubeconfig of a user in the group `system:masters`, who may do everything.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.layout.kubeconfig
+    }
+
+    /// The same for the second API server.
+    pub fn second_kubeconfig(&self) -> &Path {
+        &self.layout.second_kubeconfig
+    }
+
+    /// The folder with kubectl.
+    pub fn programs(&self) -> &Path {
+        &self.layout.control_plane
+    }
+
+    /// The folder with the logs of all parts.
+    pub fn logs(&self) -> &Path {
+        &self.layout.logs
+    }
+
+    /// The address of the node, at which this machine reaches what listens there.
+    pub fn node_address(&self) -> Ipv4Addr {
+        self.layout.addresses.node
+    }
+
+    /// The address of this machine as the cluster has it.
+    pub fn machine_address(&self) -> Ipv4Addr {
+        self.layout.addresses.host
+    }
+
+    /// Runs kubectl as a user who may do everything, and returns what came out of it, whether it succeeded or not.
+    ///
+    /// # Panics
+    /// When kubectl cannot be started.
+    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+        self.layout.kubectl(arguments, Stdio::null())
+    }
+
+    /// [`Self::kubectl`] with the given standard input, for `-f -`.
+    ///
+    /// # Panics
+    /// When kubectl cannot be started.
+    pub fn kubectl_with_stdin(&self, arguments: &[&str], stdin: impl AsRef<[u8]>) -> Output {
+        // From a file: kubectl may print much before it has read all, and two pipes could then wait for each other.
+        let mut file = tempfile::tempfile().expect("cannot make a temporary file");
+        file.write_all(stdin.as_ref()).and_then(|()| file.rewind()).expect("cannot write a temporary file");
+        self.layout.kubectl(arguments, file.into())
+    }
+
+    /// What a successful kubectl prints.
+    ///
+    /// # Panics
+    /// When it fails; the message has what it said.
+    #[track_caller]
+    pub fn ask(&self, arguments: &[&str]) -> String {
+        succeeded(&format!("kubectl {}", arguments.join(" ")), self.kubectl(arguments))
+    }
+
+    /// `kubectl get ... --output json`.
+    ///
+    /// # Panics
+    /// When it fails; the message has what it said.
+    #[track_caller]
+    pub fn get(&self, arguments: &[&str]) -> Value {
+        let text = self.ask(&[&["get", "--output=json"], arguments].concat());
+        serde_json::from_str(&text).expect("kubectl prints JSON")
+    }
+
+    /// `kubectl apply --server-side` of an object, or of an array of objects.
+    ///
+    /// # Panics
+    /// When it fails; the message has what it said.
+    #[track_caller]
+    pub fn apply(&self, manifest: &Value) {
+        let list = match manifest {
+            Value::Array(items) => json!({"apiVersion": "v1", "kind": "List", "items": items}),
+            object => object.clone(),
+        };
+        let output = self.kubectl_with_stdin(&["apply", "--server-side", "-f", "-"], list.to_string());
+        succeeded("kubectl apply", output);
+    }
+
+    /// Makes a namespace and waits for its service account, without which the API server refuses pods.
+    ///
+    /// # Panics
+    /// When the namespace cannot be made.
+    #[track_caller]
+    pub fn create_namespace(&self, name: &str) {
+        self.ask(&["create", "namespace", name]);
+        self.await_object(name, "serviceaccount/default");
+        self.await_object(name, "configmap/kube-root-ca.crt");
+    }
+
+    /// Waits until a Deployment (`deployment/NAME`), a DaemonSet or a StatefulSet is rolled out.
+    ///
+    /// # Panics
+    /// When it is not in time; the message has the pods and the events of the namespace.
+    #[track_caller]
+    pub fn await_rollout(&self, namespace: &str, workload: &str) {
+        let output =
+            self.kubectl(&["rollout", "status", "--timeout=90s", "--namespace", namespace, workload]);
+        assert!(
+            output.status.success(),
+            "{workload} in {namespace} is not rolled out: {}{}",
+            text(&output),
+            self.describe(namespace)
+        );
+    }
+
+    /// Runs a command in a running container: `exec("shop", "deployment/client", &["curl", "http://mysql/"])`. Options of
+    /// kubectl, such as `--container=NAME`, may stand in front of a `--` of the command.
+    ///
+    /// # Panics
+    /// When kubectl cannot be started.
+    pub fn exec(&self, namespace: &str, pod: &str, command: &[&str]) -> Output {
+        let separator: &[&str] = if command.contains(&"--") { &[] } else { &["--"] };
+        self.kubectl(&[&["exec", "--namespace", namespace, pod], separator, command].concat())
+    }
+
+    /// Pods and events of a namespace, for a message.
+    pub fn describe(&self, namespace: &str) -> String {
+        let pods = self.kubectl(&["describe", "pods", "--namespace", namespace]);
+        let events = self.kubectl(&["get", "events", "--namespace", namespace]);
+        format!("\n--- pods and events:\n{}\n{}", text(&pods), text(&events))
+    }
+
+    /// Makes an image of a client program of this machine, with `sh`, `sleep`, `cat` and `env`, brings it into the cluster,
+    /// and returns its name, [`Client::image`]. Each is made once.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn provide(&self, client: Client) -> &'static str {
+        // Locked while it is made: whoever asks for one has it when this returns.
+        let mut provided = self.provided.lock().unwrap_or_else(PoisonError::into_inner);
+        if !provided.contains(&client) {
+            let mut files = vec![client.program().to_owned()];
+            if client == Client::Python {
+                let asked = Command::new(client.program())
+                    .args(["-I", "-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"])
+                    .output()
+                    .expect("python3");
+                files.push(succeeded("python3", asked).trim().to_owned());
+            }
+            files.extend(["sh", "sleep", "cat", "env"].map(|name| format!("/bin/{name}")));
+            self.import_image(&self.layout.make_image(client.image(), &files));
+            provided.push(client);
+        }
+        client.image()
+    }
+
+    /// Imports an archive with images (an OCI image layout, or what `docker save` writes), and returns their full names. Pods
+    /// use them with any `imagePullPolicy` but `Always`.
+    ///
+    /// # Panics
+    /// When it cannot be imported.
+    pub fn import_image(&self, archive: &Path) -> Vec<String> {
+        let mut import = self.layout.ctr();
+        import.args(["images", "import"]).arg(archive);
+        succeeded("ctr images import", import.output().expect("ctr"));
+        let index = Command::new("tar").arg("-xOf").arg(archive).arg("index.json").output().expect("tar");
+        let index: Value =
+            serde_json::from_str(&succeeded("tar", index)).expect("the archive's index.json is JSON");
+        let names = index["manifests"].as_array().expect("manifests").iter().filter_map(|manifest| {
+            let annotations = &manifest["annotations"];
+            let name = &annotations["io.containerd.image.name"];
+            let name = if name.is_null() { &annotations["org.opencontainers.image.ref.name"] } else { name };
+            Some(name.as_str()?.to_owned())
+        });
+        names.collect()
+    }
+
+    /// Runs Helm as a user who may do everything, and returns what came out of it, whether it succeeded or not. Builds it first
+    /// when it is not there yet.
+    ///
+    /// # Panics
+    /// When it cannot be had or started.
+    pub fn helm(&self, version: Helm, arguments: &[&str]) -> Output {
+        let folder = self.helm.get_or_init(|| programs("helm/build.sh"));
+        let mut helm = bound(folder.join(version.program()));
+        // A person's own repositories and plugins are not this cluster's business.
+        for (variable, name) in
+            [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
+        {
+            helm.env(variable, self.layout.path("run/helm").join(name));
+        }
+        helm.arg(flag("kubeconfig", self.kubeconfig())).args(arguments).stdin(Stdio::null());
+        helm.output().expect("cannot run helm under setpriv (util-linux)")
+    }
+
+    /// The corporate proxy.
+    pub fn proxy(&self) -> Proxy<'_> {
+        Proxy { name: "proxy.corp.example", log: &self.layout.proxy_log }
+    }
+
+    /// The other proxy.
+    pub fn other_proxy(&self) -> Proxy<'_> {
+        Proxy { name: "other-proxy.corp.example", log: &self.layout.other_proxy_log }
+    }
+
+    /// A command that runs a program of this machine in the cluster's network, where Services, pods and everything else are
+    /// within reach. The program is killed when the thread that spawns it ends.
+    pub fn inside(&self, program: &str) -> Command {
+        let mut command = bound("nsenter");
+        command.arg(flag("net", &self.layout.network.path())).arg(program);
+        command
+    }
+
+    /// Stops a part as an administrator would, with SIGTERM, and waits for its end. Does nothing when it is stopped already.
+    pub fn stop_part(&self, part: Part) {
+        drop(self.parts().remove(&part));
+    }
+
+    /// Starts a part again and waits until it is ready. Does nothing when it runs.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_part(&self, part: Part) {
+        if !self.parts().contains_key(&part) {
+            self.launch(part);
+            self.await_part(part);
+        }
+    }
+
+    /// Stops the cluster as if its machine were shut down: all processes, then all containers, network and mounts. What is on
+    /// the disk stays: etcd's data, images, and what kubelet remembers.
+    pub fn shut_down(&self) {
+        while let Some((_, process)) = { self.parts().pop_last() } {
+            drop(process);
+        }
+        remove::running(&self.layout);
+    }
+
+    /// Starts a cluster that is [shut down](Self::shut_down) and waits until it is ready, as [`Self::start`] does.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn boot(&self) -> Timings {
+        self.start_all()
+    }
+
+    /// Lets a [detached](Options::detached) cluster run on when this process ends.
+    ///
+    /// # Panics
+    /// When the cluster is not detached.
+    pub fn leave_running(self) {
+        assert!(self.options.detached, "the kernel would end the processes with this one");
+        while let Some((_, process)) = { self.parts().pop_last() } {
+            process.leave_running();
+        }
+        // Not dropped, which would remove it; the lock ends with this process.
+        std::mem::forget(self);
+    }
+
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<Part, Process>> {
+        // A panic under the lock is that of a failed start, which left no entry: still a true account.
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_all(&self) -> Timings {
+        let layout = &self.layout;
+        layout.network.create(&layout.addresses);
+        layout.prepare_run();
+        let start = Instant::now();
+        self.launch_all(&[Part::Outside, Part::Proxy, Part::OtherProxy, Part::Containerd, Part::Etcd]);
+        self.await_part(Part::Etcd);
+        self.launch(Part::ApiServer);
+        self.await_part(Part::Containerd);
+        self.import_pause_image();
+        self.await_part(Part::ApiServer);
+        let api = start.elapsed();
+        if self.options.second_api_server {
+            self.launch(Part::SecondApiServer);
+        }
+        let kubelet_start = Timestamp::now();
+        self.launch_all(&[Part::ControllerManager, Part::Scheduler, Part::Kubelet, Part::KubeProxy]);
+        self.apply(&layout::dns_rights());
+        self.launch(Part::Dns);
+        self.await_part(Part::Kubelet);
+        self.await_node(kubelet_start);
+        let node = start.elapsed();
+        let launched: Vec<Part> = self.parts().keys().copied().collect();
+        for part in launched {
+            self.await_part(part);
+        }
+        self.await_object("default", "serviceaccount/default");
+        self.await_object("default", "configmap/kube-root-ca.crt");
+        Timings { api, node, ready: start.elapsed() }
+    }
+
+    fn import_pause_image(&self) {
+        let images = self.layout.ctr().args(["images", "ls", "--quiet"]).output().expect("ctr");
+        if !text(&images).lines().any(|name| name == PAUSE_IMAGE) {
+            let pause = format!("{}=/pause", self.layout.node.join("pause").display());
+            self.import_image(&self.layout.make_image(PAUSE_IMAGE, &[pause]));
+        }
+    }
+
+    fn launch_all(&self, parts: &[Part]) {
+        for part in parts {
+            self.launch(*part);
+        }
+    }
+
+    fn launch(&self, part: Part) {
+        let command = self.layout.command(part, &self.options);
+        let process = self.launcher.launch(part.name(), command, &self.layout.logs);
+        self.layout.record(process.pid());
+        self.parts().insert(part, process);
+    }
+
+    /// Waits until a part that was launched is ready.
+    fn await_part(&self, part: Part) {
+        // Taken out for the time, so that nobody waits for the lock; put back before any panic, so that it is ended.
+        let mut process = self.parts().remove(&part).expect("a part that was launched");
+        let ready = process.await_ready(|| self.is_ready(part));
+        let message = ready
+            .map_err(|status| format!("{} ended at its start ({status}){}", part.name(), process.log_tail()));
+        self.parts().insert(part, process);
+        if let Err(message) = message {
+            panic!("{message}");
+        }
+    }
+
+    fn is_ready(&self, part: Part) -> bool {
+        let layout = &self.layout;
+        let listens = |address: Ipv4Addr, port: u16| {
+            TcpStream::connect_timeout(&SocketAddr::from((address, port)), Duration::from_secs(1)).is_ok()
+        };
+        let healthy =
+            |port: u16| answers_well(SocketAddr::from((layout.addresses.node, port))).unwrap_or(false);
+        match part {
+            Part::Outside => listens(layout.addresses.outside, 80),
+            Part::Proxy => listens(layout.addresses.proxy, PROXY_PORT),
+            Part::OtherProxy => listens(layout.addresses.other_proxy, PROXY_PORT),
+            // It listens before it has plugins to answer with.
+            Part::Containerd => {
+                UnixStream::connect(layout.containerd_socket()).is_ok()
+                    && layout.ctr().arg("version").output().is_ok_and(|output| output.status.success())
+            }
+            Part::Etcd => is_healthy(&layout.etcd_socket()).unwrap_or(false),
+            // Before it listens, there is no use in the costlier question.
+            Part::ApiServer => {
+                listens(layout.addresses.node, layout::API_PORT) && layout.api_is_ready(&layout.kubeconfig)
+            }
+            Part::SecondApiServer => {
+                listens(layout.addresses.second_api, layout::API_PORT)
+                    && layout.api_is_ready(&layout.second_kubeconfig)
+            }
+            // What they do is waited for; they serve nothing themselves.
+            Part::ControllerManager | Part::Scheduler => true,
+            Part::Dns => listens(layout.addresses.node, 53),
+            Part::KubeProxy => healthy(layout::KUBE_PROXY_HEALTH_PORT),
+            Part::Kubelet => healthy(layout::KUBELET_HEALTH_PORT),
+        }
+    }
+
+    /// Waits until the node is ready, as this start's kubelet says and not an earlier one's.
+    fn await_node(&self, kubelet_start: Timestamp) {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            let answer = self.kubectl(&["get", "node", NODE, "--output=json"]);
+            let node: Value = serde_json::from_slice(&answer.stdout).unwrap_or_default();
+            let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+            let ready = conditions.filter(|condition| condition["type"] == "Ready").any(|condition| {
+                let said =
+                    condition["lastHeartbeatTime"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
+                // It is given in whole seconds.
+                condition["status"] == "True"
+                    && said.is_some_and(|said| said.as_second() >= kubelet_start.as_second())
+            });
+            // The taint goes a moment after, and keeps pods away until then.
+            if ready && node["spec"]["taints"].is_null() {
+                return;
+            }
+            if Instant::now() >= deadline {
+                let log = self.parts().get(&Part::Kubelet).map_or_else(String::new, Process::log_tail);
+                panic!("the node is not ready: {}{log}", text(&answer));
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Waits for an object that a controller makes by itself.
+    fn await_object(&self, namespace: &str, object: &str) {
+        eventually(&format!("{object} in {namespace}"), || {
+            let answer = self.kubectl(&["get", "--namespace", namespace, object]);
+            if answer.status.success() { Ok(()) } else { Err(text(&answer)) }
+        });
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _removing = remove::removing();
+        // Nothing of it is needed any more, so nothing has to end in peace.
+        for process in self.parts().values_mut().rev() {
+            process.kill();
+        }
+        self.parts().clear();
+        remove::running(&self.layout);
+        self.layout.remove_folder();
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// What the part is called, and its log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Outside => "outside",
+            Self::Proxy => "proxy",
+            Self::OtherProxy => "other-proxy",
+            Self::Containerd => "containerd",
+            Self::Etcd => "etcd",
+            Self::ApiServer => "kube-apiserver",
+            Self::SecondApiServer => "second-kube-apiserver",
+            Self::ControllerManager => "kube-controller-manager",
+            Self::Scheduler => "kube-scheduler",
+            Self::Dns => "coredns",
+            Self::KubeProxy => "kube-proxy",
+            Self::Kubelet => "kubelet",
+        }
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Curl, Self::Wget, Self::Python];
+
+    /// The name of its image.
+    pub fn image(self) -> &'static str {
+        match self {
+            Self::Curl => "example.test/curl:1",
+            Self::Wget => "example.test/wget:1",
+            Self::Python => "example.test/python:1",
+        }
+    }
+
+    /// A command that prints the page at a URL, or fails within seconds.
+    pub fn fetch(self, url: &str) -> Vec<String> {
+        let words: &[&str] = match self {
+            Self::Curl => &["curl", "--silent", "--show-error", "--fail", "--max-time", "10"],
+            Self::Wget => &["wget", "--no-verbose", "--output-document=-", "--timeout=10", "--tries=1"],
+            Self::Python => &[
+                "python3",
+                "-c",
+                "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode(), end='')",
+            ],
+        };
+        words.iter().map(|word| (*word).to_owned()).chain([url.to_owned()]).collect()
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Curl => "/usr/bin/curl",
+            Self::Wget => "/usr/bin/wget",
+            Self::Python => "/usr/bin/python3",
+        }
+    }
+}
+
+// === impl Helm ===
+
+impl Helm {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V3, Self::V4];
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::V3 => "helm3",
+            Self::V4 => "helm",
+        }
+    }
+}
+
+// === impl Proxy ===
+
+impl Proxy<'_> {
+    /// Its URL, as in `http_proxy`.
+    pub fn url(&self) -> String {
+        format!("http://{}:{PROXY_PORT}", self.name)
+    }
+
+    /// Its access log: a line a request.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log).expect("the proxy's log can be read")
+    }
+
+    /// The lines of the log that are about a host: `GET http://HOST/...` and `CONNECT HOST:443`.
+    ///
+    /// # Panics
+    /// When the log cannot be read.
+    pub fn requests(&self, host: &str) -> Vec<String> {
+        let is_about = |line: &&str| {
+            // time, duration, client, result, size, method, URL, ...
+            let url = line.split_whitespace().nth(6).unwrap_or_default();
+            let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+            rest.split(['/', ':']).next() == Some(host)
+        };
+        self.log().lines().filter(is_about).map(str::to_owned).collect()
+    }
+}
+
+/// What a command printed, and its complaints.
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The standard output of a command that succeeded.
+#[track_caller]
+fn succeeded(what: &str, output: Output) -> String {
+    assert!(output.status.success(), "{what} failed ({}): {}", output.status, text(&output));
+    String::from_utf8(output.stdout).unwrap_or_else(|_| panic!("{what} prints what is not UTF-8"))
+}
+
+/// Whether `/healthz` at an address answers with status 200.
+fn answers_well(address: SocketAddr) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_whitespace().nth(1) == Some("200"))
+}
+
+/// A command without what the environment says about proxies.
+fn unproxied(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for variable in PROXY_VARIABLES {
+        command.env_remove(variable);
+    }
+    command
+}
