@@ -18,17 +18,19 @@ check: fmt-check clippy ## Fast loop, no control plane: formatting, clippy, unit
 .PHONY: test
 test: requirements fmt-check clippy ## Everything: formatting, clippy, all tests against a real control plane
 	tests/control-plane/build.sh >/dev/null
+	tests/helm/build.sh >/dev/null
+	tests/chart/build.sh >/dev/null
 	$(CARGO) test --locked
 
 .PHONY: requirements
 requirements:
 	@missing=; \
-	for tool in cargo go cc setpriv flock curl jq; do \
+	for tool in cargo go cc setpriv flock curl jq diff; do \
 	  command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \
 	if [ -n "$$missing" ]; then \
 	  echo "missing:$$missing" >&2; \
-	  echo "cargo: Rust by rustup; go: Go 1.26 or newer; cc: a C compiler (Debian: gcc); setpriv, flock: util-linux; curl, jq" >&2; \
+	  echo "cargo: Rust by rustup; go: Go 1.26 or newer; cc: a C compiler (Debian: gcc); setpriv, flock: util-linux; diff: diffutils; curl, jq" >&2; \
 	  exit 1; \
 	fi
 
@@ -47,6 +49,10 @@ clippy: ## Lint, warnings are errors
 .PHONY: crds
 crds: ## Generate crds/ from src/api.rs
 	$(CARGO) run --locked --quiet -- crds --output-dir crds
+
+.PHONY: manifests
+manifests: ## Generate webhook/, certs/, the chart's CRDs and its table of values from the chart and crds/
+	REACH_UPDATE=1 $(CARGO) test --locked --quiet --test chart -- generated::
 
 .PHONY: bench
 bench: ## Print the table of benches and write it as JSON

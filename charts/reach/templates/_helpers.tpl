@@ -67,6 +67,23 @@ app.kubernetes.io/component: webhook
 {{- concat $names .Values.namespaces.exclude | uniq | toJson -}}
 {{- end -}}
 
+{{/* The presets of the values, from name to spec, as JSON: the short form and the others. */}}
+{{- define "reach.presets" -}}
+{{- $presets := deepCopy .Values.presets -}}
+{{- with .Values.proxy -}}
+{{- if or .http .https -}}
+{{- $env := list -}}
+{{- with .http }}{{ $env = append $env (dict "name" "http_proxy" "value" . "mergeStrategy" "Replace") }}{{ end -}}
+{{- with .https | default .http }}{{ $env = append $env (dict "name" "https_proxy" "value" . "mergeStrategy" "Replace") }}{{ end -}}
+{{- with concat .noProxyDefaults .noProxy | uniq }}{{ $env = append $env (dict "name" "no_proxy" "value" (join "," .) "mergeStrategy" "Merge") }}{{ end -}}
+{{- $spec := dict "env" $env -}}
+{{- with .excludeContainers }}{{ $spec = set $spec "excludeContainers" . }}{{ end -}}
+{{- $presets = set $presets .presetName $spec -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $presets -}}
+{{- end -}}
+
 {{/* Pod Security level "restricted", and more. */}}
 {{- define "reach.podSecurityContext" -}}
 runAsNonRoot: true
@@ -156,5 +173,8 @@ volumeMounts:
 {{- end -}}
 {{- if and (or .Values.proxy.http .Values.proxy.https) (hasKey .Values.presets .Values.proxy.presetName) -}}
 {{- fail (printf "presets.%s and proxy make the same ClusterPodPreset: choose another proxy.presetName" .Values.proxy.presetName) -}}
+{{- end -}}
+{{- if eq (int .Values.webhook.port) (int .Values.admin.port) -}}
+{{- fail "webhook.port and admin.port are the same: choose two" -}}
 {{- end -}}
 {{- end -}}
