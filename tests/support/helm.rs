@@ -7,7 +7,6 @@ use std::sync::LazyLock;
 
 use reach::manifest::documents;
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// Both versions that the chart is for.
 pub const VERSIONS: [Version; 2] = [Version::V4, Version::V3];
@@ -26,10 +25,6 @@ pub enum Version {
 
 /// The programs of `tests/helm/build.sh`.
 static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| built("tests/helm/build.sh"));
-
-/// Helm's own folders, so that nothing of the user's takes part. Left behind empty: a static is not dropped.
-static HOME: LazyLock<TempDir> =
-    LazyLock::new(|| tempfile::Builder::new().prefix("reach-helm-").tempdir().expect("a temporary folder"));
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
@@ -64,7 +59,8 @@ pub fn helm<A: AsRef<OsStr>>(version: Version, arguments: impl IntoIterator<Item
         Version::V4 => "helm",
         Version::V3 => "helm3",
     };
-    let home = HOME.path();
+    // Not the user's own folders: nothing of theirs takes part.
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("helm");
     let mut command = Command::new(PROGRAMS.join(program));
     for (name, _) in std::env::vars_os() {
         let lower = name.to_string_lossy().to_ascii_lowercase();
