@@ -24,6 +24,7 @@ test: requirements fmt-check clippy workflows image-archive ## Everything: forma
 	tests/control-plane/build.sh >/dev/null
 	tests/helm/build.sh >/dev/null
 	if tests/node/packages.sh; then tests/node/build.sh >/dev/null; fi
+	tests/chart/build.sh >/dev/null
 	$(CARGO) test --locked
 	@# Last, so that nobody overlooks what was not run; a failure with CI=true.
 	@$(CARGO) test --locked --quiet --test cluster -- --missing
@@ -31,12 +32,12 @@ test: requirements fmt-check clippy workflows image-archive ## Everything: forma
 .PHONY: requirements
 requirements:
 	@missing=; \
-	for tool in cargo go cc readelf setpriv unshare flock curl jq; do \
+	for tool in cargo go cc readelf setpriv unshare flock curl jq diff; do \
 	  command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \
 	if [ -n "$$missing" ]; then \
 	  echo "missing:$$missing" >&2; \
-	  echo "cargo: Rust by rustup; go: Go 1.26 or newer; cc, readelf: a C compiler and binutils (Debian: gcc); setpriv, unshare, flock: util-linux; curl, jq" >&2; \
+	  echo "cargo: Rust by rustup; go: Go 1.26 or newer; cc, readelf: a C compiler and binutils (Debian: gcc); setpriv, unshare, flock: util-linux; diff: diffutils; curl, jq" >&2; \
 	  exit 1; \
 	fi
 
@@ -85,6 +86,10 @@ workflows: ## Lint the hosted workflows
 .PHONY: crds
 crds: ## Generate crds/ from src/api.rs
 	$(CARGO) run --locked --quiet -- crds --output-dir crds
+
+.PHONY: manifests
+manifests: ## Generate webhook/, certs/, the chart's CRDs and its table of values from the chart and crds/
+	REACH_UPDATE=1 $(CARGO) test --locked --quiet --test chart -- generated::
 
 .PHONY: bench
 bench: ## Print the table of benches and write it as JSON

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub mod control_plane;
+pub mod helm;
 pub mod http;
 pub mod node;
 pub mod process;
