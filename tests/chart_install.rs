@@ -96,19 +96,11 @@ impl Cluster {
         config["users"][0]["user"] = json!({"token": token.trim()});
         let kubeconfig = tempfile::NamedTempFile::new().expect("a temporary file");
         fs::write(kubeconfig.path(), config.to_string()).expect("a temporary file");
-        let crds = root().join("crds");
-        let applied = self.control_plane.kubectl(&[
-            // Wins over that of the administrator, which the harness names first.
-            "--kubeconfig",
-            text(kubeconfig.path()),
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-            "--field-manager=reach-crds",
-            "--validate=false",
-            "--filename",
-            text(&crds),
-        ]);
+        let applied = support::serve::command()
+            .args(["crds", "--apply"])
+            .env("KUBECONFIG", kubeconfig.path())
+            .output()
+            .expect("reach runs");
         ok(&applied);
         let name = pod["metadata"]["name"].as_str().expect("a name");
         let done = json!({"status": {"phase": "Succeeded"}}).to_string();
