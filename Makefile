@@ -67,11 +67,7 @@ image-archive:
 
 .PHONY: sbom
 sbom: ## List what the program in the image is built from, as CycloneDX, in target/image/reach.cdx.json
-	@command -v cargo-cyclonedx >/dev/null || test -x $(CACHE)/tools/bin/cargo-cyclonedx || \
-	  $(CARGO) install --locked --root $(CACHE)/tools cargo-cyclonedx@0.5.9
-	PATH="$$PATH:$(CACHE)/tools/bin" cargo-cyclonedx cyclonedx --format json --no-build-deps \
-	  --target "$$(rustc -vV | sed -n 's/^host: //p')" --override-filename reach.cdx
-	mkdir -p $(dir $(SBOM)) && mv reach.cdx.json $(SBOM)
+	image/sbom.sh $(SBOM)
 
 .PHONY: workflows
 workflows: ## Lint the hosted workflows
