@@ -32,7 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
         && let Some(bytes_of_patch) = patch::write(&plan, &pod, "")
         && let Ok(mut object) = serde_json::from_slice::<Value>(bytes)
     {
-        let patch = serde_json::from_slice(&bytes_of_patch).expect("a patch is RFC 6902");
+        let patch: json_patch::Patch = serde_json::from_slice(&bytes_of_patch).expect("a patch is RFC 6902");
         json_patch::patch(&mut object, &patch).expect("the patch applies");
         let bytes = object.to_string();
         let again = Pod::from_slice(bytes.as_bytes()).expect("still a pod");
