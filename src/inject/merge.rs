@@ -257,11 +257,11 @@ fn split<'t>(text: &'t str, separator: &str) -> Vec<&'t str> {
 /// Whether a value has an entry already.
 fn contains(text: &str, entry: &str, separator: &str) -> bool {
     if separator.trim().is_empty() {
-        text.match_indices(entry).any(|(start, _)| {
-            let before = &text[..start];
-            let after = &text[start + entry.len()..];
-            let apart = |c: char| c.is_whitespace();
-            (before.is_empty() || before.ends_with(apart)) && (after.is_empty() || after.starts_with(apart))
+        // At every place where a word begins: an entry of several words may overlap with itself.
+        text.char_indices().any(|(start, _)| {
+            let begins = text[..start].chars().next_back().is_none_or(char::is_whitespace);
+            let after = text[start..].strip_prefix(entry);
+            begins && after.is_some_and(|after| after.chars().next().is_none_or(char::is_whitespace))
         })
     } else {
         text.split(separator).any(|known| known.trim() == entry)
