@@ -694,7 +694,8 @@ fn a_command_line_is_one_entry() {
 
 #[test]
 fn an_entry_of_several_words_is_found_where_it_overlaps_with_itself() {
-    let item = json!([{"name": "JAVA_TOOL_OPTIONS", "value": "-v -v", "mergeStrategy": "Merge", "separator": " "}]);
+    let item =
+        json!([{"name": "JAVA_TOOL_OPTIONS", "value": "-v -v", "mergeStrategy": "Merge", "separator": " "}]);
     let own = "JAVA_TOOL_OPTIONS=x-v -v -v";
     assert_eq!(env(&[cluster_env("c", item)], &pod_env(&[own])), [own]);
 }

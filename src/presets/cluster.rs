@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::stream::{BoxStream, StreamExt, select_all};
 use k8s_openapi::api::core::v1::Namespace;
@@ -13,6 +13,7 @@ use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, Resource, ResourceExt};
+use tokio::time::interval;
 
 use super::{Presets, directory};
 use crate::api::validate::FieldError;
@@ -25,6 +26,9 @@ use crate::telemetry::PresetMetrics;
 /// Changes that are ready together become one snapshot.
 const BATCH: usize = 1024;
 
+/// A watch that goes on where it was interrupted says nothing, so one whose last error is this long ago is
+/// taken to be well. One that is not fails again within half of it.
+const CALM: Duration = Duration::from_mins(2);
 /// Objects asked for at once while listing. What is not compiled yet takes ten times the memory of what is,
 /// and memory that was used once is seldom given back.
 const PAGE: u32 = 100;
@@ -39,6 +43,10 @@ enum Source {
     Namespaced,
     Namespaces,
 }
+
+/// When each watch failed last, unless it has been heard of since.
+#[derive(Debug, Default)]
+struct Failures([Option<Instant>; 3]);
 
 /// One change of one of the watches.
 struct Change {
@@ -77,19 +85,26 @@ struct State {
 pub async fn watch(client: Client, presets: Arc<Presets>, metrics: PresetMetrics) {
     let mut changes = changes(&client).ready_chunks(BATCH);
     let mut state = State::default();
-    while let Some(batch) = changes.next().await {
+    let mut failures = Failures::default();
+    let mut look = interval(CALM / 4);
+    loop {
+        let batch = tokio::select! {
+            batch = changes.next() => match batch {
+                Some(batch) => batch,
+                None => return,
+            },
+            _ = look.tick() => Vec::new(),
+        };
         for change in batch {
+            failures.note(change.source, change.event.is_err(), Instant::now());
             match change.event {
-                Ok(event) => {
-                    metrics.stale.set(0);
-                    state.apply(change.source, event);
-                }
+                Ok(event) => state.apply(change.source, event),
                 Err(error) => {
-                    metrics.stale.set(1);
                     tracing::warn!(what = change.source.name(), error = %explain(&error), "watch interrupted, retrying; the last presets stay");
                 }
             }
         }
+        metrics.stale.set(i64::from(failures.any(Instant::now())));
         if let Some(snapshot) = state.snapshot() {
             state.count(&metrics);
             presets.publish(snapshot);
@@ -209,6 +224,18 @@ impl Source {
             Self::Namespaced => "PodPresets",
             Self::Namespaces => "Namespaces",
         }
+    }
+}
+
+// === impl Failures ===
+
+impl Failures {
+    fn note(&mut self, source: Source, failed: bool, now: Instant) {
+        self.0[source as usize] = failed.then_some(now);
+    }
+
+    fn any(&self, now: Instant) -> bool {
+        self.0.iter().flatten().any(|failed| now.duration_since(*failed) < CALM)
     }
 }
 
@@ -348,5 +375,23 @@ fn pairs<K, V>(event: Event<Item>, pair: impl Fn(Item) -> Option<(K, V)>) -> Eve
         Event::Init => Event::Init,
         Event::InitApply(item) => Event::InitApply(pair(item)),
         Event::InitDone => Event::InitDone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_watch_counts_until_it_is_heard_of_or_has_been_quiet_for_long() {
+        let now = Instant::now();
+        let mut failures = Failures::default();
+        assert!(!failures.any(now));
+        failures.note(Source::Namespaced, true, now);
+        failures.note(Source::Namespaces, false, now);
+        assert!(failures.any(now), "another watch does not speak for it");
+        assert!(!failures.any(now + CALM), "a watch that was resumed says nothing");
+        failures.note(Source::Namespaced, false, now);
+        assert!(!failures.any(now));
     }
 }

@@ -371,6 +371,20 @@ fn pods_are_refused_for_want_of_reach_only_when_two_replicas_are_kept() {
 }
 
 #[test]
+fn a_system_priority_has_the_quota_that_some_platforms_want() {
+    for rendering in RENDERINGS.iter() {
+        let priority = rendering.only("Deployment")["spec"]["template"]["spec"]["priorityClassName"].clone();
+        let quotas = rendering.of_kind("ResourceQuota");
+        let is_system = priority.as_str().is_some_and(|priority| priority.starts_with("system-"));
+        assert_eq!(quotas.len(), usize::from(is_system), "with {}", rendering.values);
+        for quota in quotas {
+            let scope = &quota["spec"]["scopeSelector"]["matchExpressions"][0];
+            assert_eq!(scope["values"], serde_json::json!([priority]), "with {}", rendering.values);
+        }
+    }
+}
+
+#[test]
 fn every_pod_fits_the_restricted_level_and_gets_its_token_by_hand() {
     for rendering in RENDERINGS.iter() {
         let pods = rendering.pods();
