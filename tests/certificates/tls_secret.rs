@@ -115,16 +115,13 @@ pub fn of_others_is_followed_and_what_is_bad_is_not_taken(cluster: &Cluster) {
 }
 
 pub fn with_the_bundle_of_an_injector_is_followed(cluster: &Cluster) {
-    let certificates = json!({"mode": "certManager", "caBundle": "certManager"});
+    let certificates =
+        json!({"mode": "certManager", "caBundle": "certManager", "certManager": {"secretName": "reach-tls"}});
     let release = cluster.install("injected", &json!({"certificates": certificates}));
     let release = release.with_arguments(|arguments| {
         assert!(arguments.contains(&"--ca-bundle=check".to_owned()), "{arguments:?}");
-        arguments.iter_mut().filter(|argument| argument.starts_with("--tls-secret=")).for_each(|argument| {
-            "--tls-secret=reach-tls".clone_into(argument);
-        });
         arguments.push("--ca-propagation=3s".to_owned());
     });
-    // The chart's Role names the Secret that the chart chooses.
     let name = release.server_name();
     let (first_ca, second_ca) = (Ca::new("first"), Ca::new("second"));
     let first = first_ca.server(&name);
