@@ -346,8 +346,15 @@ impl CertResolver {
     /// Serves this certificate if API servers accept it, or if there is nothing better to serve any more:
     /// the one place where a certificate of somebody else's making is taken into use. Returns whether it is.
     pub fn offer(&self, certificate: &ServingCertificate, trust: Option<&Trust>, now: SystemTime) -> bool {
-        let old_is_good = self.current().is_some_and(|old| now < old.not_after);
-        let take = !old_is_good || trust.is_none_or(|trust| trust.has_spread(certificate.chain()));
+        let take = match (self.current().filter(|old| now < old.not_after), trust) {
+            (Some(old), Some(trust)) => {
+                // Whoever writes caBundle may have put the new CA in the place of the old one: then waiting helps nobody.
+                let is_forgotten =
+                    || !trust.vouches_for(old.chain()) && trust.vouches_for(certificate.chain());
+                trust.has_spread(certificate.chain()) || is_forgotten()
+            }
+            _ => true,
+        };
         if take {
             self.replace(certificate.clone());
         }

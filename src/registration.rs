@@ -40,15 +40,19 @@ use crate::certs::{CertResolver, explain, moment};
 
 /// Who reach is in `managedFields`.
 const FIELD_MANAGER: &str = "reach";
-/// How often the bundle is looked at without being told: certificates expire silently.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often the bundle is looked at without being told: certificates expire silently, and a write may have had to
+/// wait.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Most certificates in a bundle. What reach needs itself are three at most.
 const MAX_BUNDLE: usize = 16;
-/// The shortest pause between two writes, doubled with each write that follows soon on another: somebody
-/// else may be putting back what reach writes.
+/// The pause between two writes. After a few it doubles with each: somebody else may be putting back what reach
+/// writes.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
-/// After so long without a write the pause is short again.
+/// How many writes follow each other at the shortest pause: a rotation takes two, and a person who breaks and mends
+/// the bundle a few.
+const PATIENCE: u32 = 8;
+/// After so long without a write all is forgotten.
 const CALM: Duration = Duration::from_mins(10);
 
 /// Which configuration, and what in it is ours.
@@ -101,7 +105,8 @@ pub struct RegistrationMetrics {
 #[derive(Debug, Default)]
 struct Pace {
     last: Option<Instant>,
-    pause: Duration,
+    /// Writes that followed each other.
+    streak: u32,
 }
 
 /// Watches the configuration and, with [`CaBundle::Keep`], writes the bundle; runs until it is dropped.
@@ -165,6 +170,7 @@ impl Keeper {
             {
                 match self.write(configuration, &bundle).await {
                     Ok(written) => {
+                        self.pace.wrote(Instant::now());
                         self.metrics.writes.inc();
                         complaint.clear();
                         info!(
@@ -178,6 +184,7 @@ impl Keeper {
                     // Somebody was faster; the watch brings what they wrote.
                     Err(kube::Error::Api(status)) if status.code == 409 => {}
                     Err(error) => {
+                        self.pace.wrote(Instant::now());
                         self.metrics.failures.inc();
                         let error = explain(&error);
                         if error != complaint {
@@ -190,8 +197,7 @@ impl Keeper {
                     }
                 }
             }
-            let trusted =
-                resolver.current().is_some_and(|served| trust.trusts(served.chain(), Duration::ZERO));
+            let trusted = resolver.current().is_some_and(|served| trust.vouches_for(served.chain()));
             self.metrics.trusted.set(i64::from(trusted));
         }
     }
@@ -247,7 +253,7 @@ impl Keeper {
                 && bundle.len() == wanted.len()
                 && wanted.iter().all(|certificate| bundle.contains(certificate))
         });
-        (!right && self.pace.go(Instant::now())).then_some(wanted)
+        (!right && !wanted.is_empty() && self.pace.allows(Instant::now())).then_some(wanted)
     }
 
     async fn write(
@@ -298,14 +304,14 @@ fn read_bundle(webhook: &MutatingWebhook) -> (Vec<CertificateDer<'static>>, bool
     (bundle, clean)
 }
 
-/// What has to be in the bundle, then what is and has not expired.
+/// What has to be in the bundle, then what is, as far as it has not expired.
 fn unite<'c>(
-    needed: &[CertificateDer<'static>],
+    needed: &'c [CertificateDer<'static>],
     present: impl Iterator<Item = &'c CertificateDer<'static>>,
     now: SystemTime,
 ) -> Vec<CertificateDer<'static>> {
-    let mut united = needed.to_vec();
-    for certificate in present {
+    let mut united: Vec<CertificateDer<'static>> = Vec::new();
+    for certificate in needed.iter().chain(present) {
         let alive = X509Certificate::from_der(certificate)
             .is_ok_and(|(_, certificate)| now <= moment(certificate.validity().not_after));
         if alive && united.len() < MAX_BUNDLE && !united.contains(certificate) {
@@ -319,17 +325,17 @@ fn unite<'c>(
 
 impl Pace {
     /// Whether to write now.
-    fn go(&mut self, now: Instant) -> bool {
-        let since = self.last.map(|last| now.saturating_duration_since(last));
-        match since {
-            Some(since) if since < self.pause => return false,
-            Some(since) if since < CALM => {
-                self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-            }
-            _ => self.pause = SHORTEST_PAUSE,
-        }
+    fn allows(&self, now: Instant) -> bool {
+        let doublings = self.streak.saturating_sub(PATIENCE).min(16);
+        let pause = (SHORTEST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
+        self.last.is_none_or(|last| now.saturating_duration_since(last) >= pause)
+    }
+
+    /// Takes account of a write.
+    fn wrote(&mut self, now: Instant) {
+        let is_calm = self.last.is_none_or(|last| now.saturating_duration_since(last) >= CALM);
+        self.streak = if is_calm { 1 } else { self.streak.saturating_add(1) };
         self.last = Some(now);
-        true
     }
 }
 
@@ -352,6 +358,24 @@ impl Trust {
         if self.live.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// How long API servers get to learn a CA.
+    #[must_use]
+    pub fn propagation(&self) -> Duration {
+        self.propagation
+    }
+
+    /// Whether the bundle, as it is now, vouches for this chain.
+    #[must_use]
+    pub fn vouches_for(&self, chain: &[CertificateDer<'static>]) -> bool {
+        self.trusts(chain, Duration::ZERO)
+    }
+
+    /// Whether this CA certificate is in the bundle.
+    #[must_use]
+    pub fn knows_ca(&self, certificate: &CertificateDer<'static>) -> bool {
+        self.live.borrow().bundle.contains_key(certificate)
     }
 
     /// Whether API servers have had the time to learn what makes them accept this chain.
@@ -403,7 +427,7 @@ impl Trust {
             }
             Some(true) => {}
         }
-        if !resolver.current().is_some_and(|served| self.trusts(served.chain(), Duration::ZERO)) {
+        if !resolver.current().is_some_and(|served| self.vouches_for(served.chain())) {
             return Some(format!(
                 "MutatingWebhookConfiguration {configuration}: its caBundle does not vouch for the serving certificate yet"
             ));
@@ -431,5 +455,60 @@ impl RegistrationMetrics {
             metrics.trusted.clone(),
         );
         metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::certs::authority::Authority;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_few_writes_follow_each_other_and_then_ever_fewer() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        let writes = |pace: &mut Pace, from: u32, to: u32| {
+            let mut writes = 0;
+            for second in from..to {
+                let now = start + second * SECOND;
+                if pace.allows(now) {
+                    pace.wrote(now);
+                    writes += 1;
+                }
+            }
+            writes
+        };
+        assert_eq!(writes(&mut pace, 0, PATIENCE), PATIENCE, "one each second");
+        assert_eq!(writes(&mut pace, PATIENCE, 60), 5, "after 1, 2, 4, 8 and 16 s more");
+        let hour = writes(&mut pace, 60, 3660);
+        assert!(hour <= 16, "{hour} within an hour");
+        let calm = 3660 + 660;
+        assert_eq!(writes(&mut pace, calm, calm + 5), 5, "after some rest all is forgotten");
+    }
+
+    #[test]
+    fn a_bundle_unites_what_is_needed_and_present_but_nothing_expired() {
+        let now = SystemTime::now();
+        let [needed, present, old] = [100, 100, 1]
+            .map(|seconds| Authority::make(now, seconds * SECOND).unwrap().certificate().clone());
+        let both = [needed.clone(), present.clone()];
+        let later = now + 10 * SECOND;
+        assert_eq!(unite(&both[..1], [&present, &old, &needed].into_iter(), later), both);
+        // One replica may have learned later than another that a CA has gone from the Secret.
+        assert_eq!(unite(&[needed.clone(), old], std::iter::once(&present), later), both);
+    }
+
+    #[test]
+    fn a_bundle_is_bounded_and_what_is_needed_comes_first() {
+        let now = SystemTime::now();
+        let make = || Authority::make(now, 100 * SECOND).unwrap().certificate().clone();
+        let (needed, present) = (make(), (0..30).map(|_| make()).collect::<Vec<_>>());
+        let united = unite(std::slice::from_ref(&needed), present.iter(), now);
+        assert_eq!(united.len(), MAX_BUNDLE);
+        assert_eq!(united[0], needed);
     }
 }

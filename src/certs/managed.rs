@@ -28,7 +28,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::authority::{Authority, pem, two_thirds};
@@ -39,6 +39,9 @@ use crate::registration::Trust;
 /// Longest time between two looks at the clock. The wall clock, because timers stand still while a machine
 /// is suspended.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
+
+/// How long the API server may take for what has to be written.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 const CURRENT: (&str, &str) = ("ca.crt", "ca.key");
 const NEXT: (&str, &str) = ("next-ca.crt", "next-ca.key");
@@ -135,12 +138,8 @@ impl Authorities {
                 Places { certificate: format!("{certificate} of {place}"), key: format!("{key} of {place}") };
             Authority::read(value(certificate)?, value(key)?, &places, now).map(Arc::new)
         };
-        let previous = value(PREVIOUS)
-            .and_then(|pem| certificates(pem, PREVIOUS))
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|certificate| validity(certificate, PREVIOUS, now).is_ok())
-            .collect();
+        // Those that have expired, too: that they go is a step of its own.
+        let previous = value(PREVIOUS).and_then(|pem| certificates(pem, PREVIOUS)).unwrap_or_default();
         let next = authority(NEXT).ok();
         match (authority(CURRENT), next) {
             (Ok(current), next) => Ok(Self { current, next, previous }),
@@ -248,8 +247,10 @@ impl Manager {
         let mut trust_changes = trust;
         let mut events =
             watcher::watch_object(self.api.clone(), &self.settings.secret).default_backoff().boxed();
-        let mut look =
-            interval(LOOK_EVERY.min(self.settings.leaf_lifetime / 30).max(Duration::from_millis(100)));
+        // Nobody tells that a CA has been in the bundle for long enough, nor that a leaf is due.
+        let shortest = self.trust.as_ref().map_or(LOOK_EVERY, Trust::propagation);
+        let every = LOOK_EVERY.min(self.settings.leaf_lifetime / 30).min(shortest);
+        let mut look = interval(every.max(Duration::from_millis(100)));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -262,12 +263,14 @@ impl Manager {
                 _ = look.tick() => {}
             }
             let now = SystemTime::now();
-            match self.turn(now).await {
-                Ok(()) => {
+            // What is cut off in the middle may have been written; then the watch brings it.
+            match timeout(PATIENCE, self.turn(now)).await {
+                Ok(Ok(())) => {
                     self.complaint.clear();
                     self.metrics.failing(false);
                 }
-                Err(error) => self.complain(&error),
+                Ok(Err(error)) => self.complain(&error),
+                Err(_) => self.complain("no answer from the API server"),
             }
             // After what may have failed: an API server that is away is no reason to let a leaf expire.
             if let Err(error) = self.renew_leaf(now) {
@@ -311,6 +314,10 @@ impl Manager {
                 if self.store(&authorities).await? {
                     info!(secret = self.place(), reason = %error, "CA {what}");
                     self.adopt(authorities);
+                } else if let Stored::Present(secret) = &self.stored
+                    && let Ok(theirs) = Authorities::read(secret, &self.place(), now)
+                {
+                    self.adopt(theirs);
                 }
             }
         }
@@ -397,7 +404,11 @@ impl Manager {
         let signer = match self.leaf.as_ref().filter(is_alive) {
             // A CA that API servers may not know yet has to wait as long as the old one lasts.
             Some(leaf) if leaf.signer.certificate() != current.certificate() => {
-                let spread = |trust: &Trust| trust.ca_has_spread(current.certificate());
+                let spread = |trust: &Trust| {
+                    let is_forgotten = !trust.knows_ca(leaf.signer.certificate());
+                    trust.ca_has_spread(current.certificate())
+                        || is_forgotten && trust.knows_ca(current.certificate())
+                };
                 if self.trust.as_ref().is_none_or(spread) { current } else { &leaf.signer }
             }
             _ => current,
@@ -473,7 +484,9 @@ mod tests {
             "the old CA's last leaf may still be served"
         );
 
-        let (_, rest) = stepped(&promoted, start + 301 * HOUR, true).unwrap();
+        // As a replica does that has no memory.
+        let read = Authorities::read(&secret(&promoted), "Secret a/b", start + 301 * HOUR).unwrap();
+        let (_, rest) = stepped(&read, start + 301 * HOUR, true).unwrap();
         assert!(rest.previous.is_empty());
         assert_eq!(rest.current.certificate(), promoted.current.certificate());
     }

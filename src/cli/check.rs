@@ -97,6 +97,9 @@ async fn call(webhook: &MutatingWebhook) -> anyhow::Result<String> {
         }
     }
     if roots.is_empty() {
+        if webhook.client_config.ca_bundle.as_ref().is_some_and(|bundle| !bundle.0.is_empty()) {
+            bail!("caBundle has no certificate in it: let reach or whoever else is to write it do so again");
+        }
         bail!("caBundle is empty: is reach ready? it writes it; see its log and /readyz");
     }
     let host = format!("{}.{}.svc", service.name, service.namespace);
@@ -138,8 +141,9 @@ async fn call(webhook: &MutatingWebhook) -> anyhow::Result<String> {
         .header(header::HOST, &host)
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(review.to_string())))?;
-    // Under TLS 1.3 a server refuses a client's missing certificate after the client has begun to talk.
-    let exchange = async {
+    // Under TLS 1.3 a server refuses a client's missing certificate after the client has begun to talk. The sender goes with
+    // the exchange: as long as there is one, the connection waits for more to send.
+    let exchange = async move {
         let response = sender.send_request(request).await?;
         let status = response.status();
         Ok::<_, hyper::Error>((status, response.into_body().collect().await?.to_bytes()))

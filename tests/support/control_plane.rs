@@ -47,6 +47,7 @@ const PORT_ATTEMPTS: u32 = 5;
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     controller_manager: bool,
+    second_api_server: bool,
     api_server_flags: Vec<String>,
     audit_policy: Option<serde_json::Value>,
 }
@@ -57,12 +58,26 @@ pub struct ControlPlane {
     // Fields are dropped in this order: clients end before their servers, and the thread that starts processes, whose end
     // would kill them, and the folder come last.
     controller_manager: Option<Process>,
-    api_server: Mutex<Option<Process>>,
+    api_servers: Vec<ApiServer>,
     _etcd: Process,
     launcher: Launcher,
     layout: Layout,
     options: Options,
+}
+
+/// An API server, which runs or has been stopped.
+#[derive(Debug)]
+struct ApiServer {
+    process: Mutex<Option<Process>>,
+    place: Place,
+}
+
+/// What is an API server's own: its log, its port, and the kubeconfig for it.
+#[derive(Clone, Debug)]
+struct Place {
+    name: &'static str,
     port: u16,
+    kubeconfig: &'static str,
 }
 
 /// Where things are.
@@ -73,6 +88,7 @@ struct Layout {
     /// The folder with keys, state and logs.
     folder: TempDir,
     kubeconfig: PathBuf,
+    second_kubeconfig: PathBuf,
     audit_log: PathBuf,
 }
 
@@ -83,6 +99,12 @@ impl Options {
     /// service accounts. Without it, pods need no service account: the `ServiceAccount` admission plugin is off.
     pub fn with_controller_manager(mut self) -> Self {
         self.controller_manager = true;
+        self
+    }
+
+    /// Adds a second API server with the same etcd, see [`ControlPlane::second_kubeconfig`].
+    pub fn with_second_api_server(mut self) -> Self {
+        self.second_api_server = true;
         self
     }
 
@@ -113,21 +135,24 @@ impl ControlPlane {
         let layout = Layout::new(&options);
         let launcher = Launcher::new();
         let etcd = start_etcd(&layout, &launcher);
-        let (api_server, port) = (0..PORT_ATTEMPTS)
-            .find_map(|_| {
-                let port = free_port();
-                start_api_server(&layout, &options, &launcher, port).map(|process| (process, port))
+        let mut names = vec![("kube-apiserver", "kubeconfig")];
+        if options.second_api_server {
+            names.push(("second-kube-apiserver", "second-kubeconfig"));
+        }
+        let api_servers = names
+            .into_iter()
+            .map(|(name, kubeconfig)| {
+                (0..PORT_ATTEMPTS)
+                    .find_map(|_| {
+                        let place = Place { name, port: free_port(), kubeconfig };
+                        let process = start_api_server(&layout, &options, &launcher, &place)?;
+                        Some(ApiServer { process: Mutex::new(Some(process)), place })
+                    })
+                    .expect("each free port was taken before kube-apiserver could bind it")
             })
-            .expect("each free port was taken before kube-apiserver could bind it");
-        let mut control_plane = Self {
-            controller_manager: None,
-            api_server: Mutex::new(Some(api_server)),
-            _etcd: etcd,
-            launcher,
-            layout,
-            options,
-            port,
-        };
+            .collect();
+        let mut control_plane =
+            Self { controller_manager: None, api_servers, _etcd: etcd, launcher, layout, options };
         control_plane.await_object("default", "namespace/default");
         if control_plane.options.controller_manager {
             control_plane.start_controller_manager();
@@ -141,9 +166,14 @@ impl ControlPlane {
         &self.layout.kubeconfig
     }
 
+    /// The same for the second API server, with [`Options::with_second_api_server`].
+    pub fn second_kubeconfig(&self) -> &Path {
+        &self.layout.second_kubeconfig
+    }
+
     /// The API server's address, `https://127.0.0.1:PORT`. It stays the same when the API server is started again.
     pub fn url(&self) -> String {
-        url(self.port)
+        url(self.api_servers[0].place.port)
     }
 
     /// The folder with the programs: etcd, kube-apiserver, kube-controller-manager and kubectl.
@@ -192,25 +222,30 @@ impl ControlPlane {
         }
     }
 
-    /// Ends the API server as an administrator would, with SIGTERM, and waits for its end. Does nothing when it is
-    /// already stopped.
+    /// Ends the API server (both, where there are two) as an administrator would, with SIGTERM, and waits for its end. Does
+    /// nothing when it is already stopped.
     pub fn stop_api_server(&self) {
-        drop(self.api_server().take());
+        for api_server in &self.api_servers {
+            drop(api_server.process().take());
+        }
     }
 
-    /// Starts the API server again at the same address and waits until it is ready. Does nothing when it runs.
+    /// Starts the API server (both, where there are two) again at the same address and waits until it is ready. Does nothing
+    /// when it runs.
     ///
     /// # Panics
     /// As [`Self::start`].
     pub fn start_api_server(&self) {
-        let mut api_server = self.api_server();
-        if api_server.is_none() {
-            // Its port may have become the local end of someone's connection meanwhile.
-            let process = (0..PORT_ATTEMPTS).find_map(|attempt| {
-                thread::sleep(Duration::from_secs(attempt.into()));
-                start_api_server(&self.layout, &self.options, &self.launcher, self.port)
-            });
-            *api_server = Some(process.expect("kube-apiserver's port is taken by another process"));
+        for api_server in &self.api_servers {
+            let mut process = api_server.process();
+            if process.is_none() {
+                // Its port may have become the local end of someone's connection meanwhile.
+                let started = (0..PORT_ATTEMPTS).find_map(|attempt| {
+                    thread::sleep(Duration::from_secs(attempt.into()));
+                    start_api_server(&self.layout, &self.options, &self.launcher, &api_server.place)
+                });
+                *process = Some(started.expect("kube-apiserver's port is taken by another process"));
+            }
         }
     }
 
@@ -221,11 +256,6 @@ impl ControlPlane {
     pub fn restart_api_server(&self) {
         self.stop_api_server();
         self.start_api_server();
-    }
-
-    fn api_server(&self) -> MutexGuard<'_, Option<Process>> {
-        // A panic under the lock is that of a failed start, which left `None` there: still a true account.
-        self.api_server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn start_controller_manager(&mut self) {
@@ -260,6 +290,15 @@ impl ControlPlane {
     }
 }
 
+// === impl ApiServer ===
+
+impl ApiServer {
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        // A panic under the lock is that of a failed start, which left `None` there: still a true account.
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 // === impl Layout ===
 
 impl Layout {
@@ -276,6 +315,7 @@ impl Layout {
         let layout = Self {
             programs: programs("control-plane/build.sh"),
             kubeconfig: folder.path().join("kubeconfig"),
+            second_kubeconfig: folder.path().join("second-kubeconfig"),
             audit_log: folder.path().join("audit.log"),
             folder,
         };
@@ -310,7 +350,7 @@ impl Layout {
     }
 
     /// Writes what clients need of the certificates that kube-apiserver has made, the kubeconfig among it.
-    fn write_kubeconfig(&self, port: u16) {
+    fn write_kubeconfig(&self, place: &Place) {
         // The file has the serving certificate and then the CA that signed it.
         let chain = self.read("certificates/apiserver.crt");
         let ca = chain
@@ -326,13 +366,13 @@ impl Layout {
             "kind": "Config",
             "clusters": [{
                 "name": "reach-test",
-                "cluster": {"server": url(port), "certificate-authority": self.path("ca.crt")},
+                "cluster": {"server": url(place.port), "certificate-authority": self.path("ca.crt")},
             }],
             "users": [{"name": "reach-test", "user": {"token": token}}],
             "contexts": [{"name": "reach-test", "context": {"cluster": "reach-test", "user": "reach-test"}}],
             "current-context": "reach-test",
         });
-        self.write("kubeconfig", kubeconfig.to_string());
+        self.write(place.kubeconfig, kubeconfig.to_string());
     }
 
     /// A command that runs one of the control plane's programs. It is killed when the thread that spawns it ends.
@@ -341,8 +381,12 @@ impl Layout {
     }
 
     fn kubectl(&self, arguments: &[&str], stdin: Stdio) -> Output {
+        self.kubectl_at(&self.kubeconfig, arguments, stdin)
+    }
+
+    fn kubectl_at(&self, kubeconfig: &Path, arguments: &[&str], stdin: Stdio) -> Output {
         self.program("kubectl")
-            .arg(flag("kubeconfig", &self.kubeconfig))
+            .arg(flag("kubeconfig", kubeconfig))
             // By default kubectl remembers the resources of this address from an earlier control plane at it.
             .arg(flag("cache-dir", &self.path("kubectl-cache")))
             .args(arguments)
@@ -376,7 +420,13 @@ fn etcd_url(layout: &Layout) -> String {
 }
 
 /// Starts kube-apiserver, waits until it is ready, and writes the kubeconfig. `None` when another process has the port.
-fn start_api_server(layout: &Layout, options: &Options, launcher: &Launcher, port: u16) -> Option<Process> {
+fn start_api_server(
+    layout: &Layout,
+    options: &Options,
+    launcher: &Launcher,
+    place: &Place,
+) -> Option<Process> {
+    let port = place.port;
     let mut command = layout.program("kube-apiserver");
     command
         .arg(format!("--etcd-servers={}", etcd_url(layout)))
@@ -408,7 +458,7 @@ fn start_api_server(layout: &Layout, options: &Options, launcher: &Launcher, por
     }
     command.args(&options.api_server_flags);
 
-    let mut api_server = launcher.launch("kube-apiserver", command, layout.folder.path());
+    let mut api_server = launcher.launch(place.name, command, layout.folder.path());
     // Before it listens, there is no use in the costlier question. Its certificates are written by then, unless it is
     // another process that listens there.
     let mut listening = false;
@@ -417,12 +467,16 @@ fn start_api_server(layout: &Layout, options: &Options, launcher: &Launcher, por
             && layout.path("certificates/apiserver.crt").exists()
             && TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
         {
-            layout.write_kubeconfig(port);
+            layout.write_kubeconfig(place);
             listening = true;
         }
         listening
             && layout
-                .kubectl(&["get", "--raw", "/readyz", "--request-timeout=5s"], Stdio::null())
+                .kubectl_at(
+                    &layout.path(place.kubeconfig),
+                    &["get", "--raw", "/readyz", "--request-timeout=5s"],
+                    Stdio::null(),
+                )
                 .status
                 .success()
     });

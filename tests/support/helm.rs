@@ -81,10 +81,21 @@ pub fn helm<A: AsRef<OsStr>>(version: Version, arguments: impl IntoIterator<Item
 
 /// `helm template` of the chart as the release `reach`, with these values.
 pub fn template(version: Version, values: &Value, arguments: &[&str]) -> Result<String, String> {
+    template_as(version, "reach", NAMESPACE, values, arguments)
+}
+
+/// `helm template` of the chart as a release of this name in this namespace.
+pub fn template_as(
+    version: Version,
+    release: &str,
+    namespace: &str,
+    values: &Value,
+    arguments: &[&str],
+) -> Result<String, String> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), values.to_string()).expect("a temporary file");
     let mut all =
-        vec!["template", "reach", text(&chart()), "--namespace", NAMESPACE, "--values", text(file.path())]
+        vec!["template", release, text(&chart()), "--namespace", namespace, "--values", text(file.path())]
             .into_iter()
             .map(str::to_owned)
             .collect::<Vec<_>>();

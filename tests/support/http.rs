@@ -8,11 +8,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
 use super::PATIENCE;
+use super::pki::Pair;
 
 /// The name that serving certificates of tests are for.
 pub const NAME: &str = "localhost";
@@ -57,27 +58,53 @@ pub fn connect_tls(
     ca_pem: &str,
     protocol: &str,
 ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("PEM");
+    handshake(address, NAME, &[ca], protocol, None)
+}
+
+/// Opens a connection with TLS to a server that has to have this name from one of these CAs. The client has a certificate
+/// with its key or none.
+pub fn handshake(
+    address: SocketAddr,
+    name: &str,
+    cas: &[CertificateDer<'static>],
+    protocol: &str,
+    identity: Option<&Pair>,
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let mut stream = connect(address)?;
-    let name = ServerName::try_from(NAME).expect("a DNS name");
-    let mut connection =
-        ClientConnection::new(client_config(ca_pem, protocol), name).map_err(io::Error::other)?;
+    let name = ServerName::try_from(name.to_owned()).expect("a DNS name");
+    let config = client_config(cas, protocol, identity)?;
+    let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
     while connection.is_handshaking() {
         connection.complete_io(&mut stream)?;
     }
     Ok(StreamOwned::new(connection, stream))
 }
 
-fn client_config(ca_pem: &str, protocol: &str) -> Arc<ClientConfig> {
+fn client_config(
+    cas: &[CertificateDer<'static>],
+    protocol: &str,
+    identity: Option<&Pair>,
+) -> io::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("PEM")).expect("a certificate");
+    for ca in cas {
+        roots.add(ca.clone()).map_err(io::Error::other)?;
+    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider has the default versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(Pair { certificate, key }) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM")];
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
+            builder.with_client_auth_cert(chain, key).expect("a pair")
+        }
+    };
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-    Arc::new(config)
+    Ok(Arc::new(config))
 }
 
 /// Sends a request and reads its reply.

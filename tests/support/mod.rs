@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 pub mod control_plane;
 pub mod helm;
 pub mod http;
+pub mod installation;
+pub mod load;
 pub mod node;
+pub mod pki;
 pub mod process;
 pub mod serve;
 

@@ -68,33 +68,68 @@ impl Reach {
         program: &[P],
         arguments: impl IntoIterator<Item = A>,
     ) -> Self {
+        Self::spawn(program, arguments).listening()
+    }
+
+    /// Starts as many `reach serve` with these arguments as there are lists of them, all before it waits for any of them.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_together<A: AsRef<OsStr>>(
+        arguments: impl IntoIterator<Item = impl IntoIterator<Item = A>>,
+    ) -> Vec<Self> {
+        let spawned: Vec<_> = arguments
+            .into_iter()
+            .map(|arguments| Self::spawn(&[env!("CARGO_BIN_EXE_reach")], arguments))
+            .collect();
+        spawned.into_iter().map(Self::listening).collect()
+    }
+
+    fn spawn<P: AsRef<OsStr>, A: AsRef<OsStr>>(
+        program: &[P],
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
         let arguments: Vec<_> = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
         let folder = tempfile::Builder::new().prefix("reach-serve-").tempdir().expect("a temporary folder");
         let open = |name: &str| File::create(folder.path().join(name)).expect("a new file");
+        let has = |names: &[&str]| {
+            arguments.iter().any(|argument| {
+                let argument = argument.to_string_lossy();
+                names.contains(&argument.split_once('=').map_or(&*argument, |(name, _)| name))
+            })
+        };
         let mut command = clean(Command::new("setpriv"));
         command
             .args(["--pdeathsig", "KILL", "--"])
             .args(program)
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .arg("serve")
             .args(&arguments)
             .stdin(Stdio::null())
             .stdout(open("stdout"))
             .stderr(open("stderr"));
-        if !arguments.iter().any(|argument| argument == "--tls-cert") {
+        for address in ["--listen", "--admin-listen"] {
+            if !has(&[address]) {
+                command.args([address, "127.0.0.1:0"]);
+            }
+        }
+        if !has(&["--tls-cert", "--tls-secret", "--ca-secret"]) {
             command.arg("--ca-out").arg(folder.path().join("ca.pem"));
         }
         let child = command.spawn().expect("cannot run setpriv (util-linux)");
         // In place before anything can fail, so that a failure ends the process.
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut reach = Self { child, webhook: unknown, admin: unknown, folder };
-        (reach.webhook, reach.admin) = eventually("reach serve says where it listens", || {
-            if let Some(status) = reach.child.try_wait().expect("a status") {
-                panic!("reach serve ended ({status}): {}", reach.stderr());
+        Self { child, webhook: unknown, admin: unknown, folder }
+    }
+
+    fn listening(mut self) -> Self {
+        (self.webhook, self.admin) = eventually("reach serve says where it listens", || {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                panic!("reach serve ended ({status}): {}", self.stderr());
             }
-            let stdout = reach.stdout();
-            addresses(&stdout).ok_or_else(|| stdout + &reach.stderr())
+            let stdout = self.stdout();
+            addresses(&stdout).ok_or_else(|| stdout + &self.stderr())
         });
-        reach
+        self
     }
 
     /// What it has printed.

@@ -1,0 +1,85 @@
+//! Certificates and registration, on a real control plane with two API servers: `reach serve` as the chart starts it, called
+//! through its Service.
+//!
+//! One control plane serves all tests; each installs a release of its own (`tests/support/installation.rs`) and prints what it
+//! counted. `cargo test --test certificates -- NAME` runs those whose name has `NAME` in it. What a failure leaves to look at:
+//! `REACH_TEST_KEEP=1`, see `tests/support/control_plane.rs`.
+
+mod support;
+
+#[path = "certificates/bundle.rs"]
+mod bundle;
+#[path = "certificates/check.rs"]
+mod check;
+#[path = "certificates/clients.rs"]
+mod clients;
+#[path = "certificates/cluster.rs"]
+mod cluster;
+#[path = "certificates/managed.rs"]
+mod managed;
+#[path = "certificates/outage.rs"]
+mod outage;
+#[path = "certificates/rotation.rs"]
+mod rotation;
+#[path = "certificates/tls_secret.rs"]
+mod tls_secret;
+
+use std::process::ExitCode;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use cluster::Cluster;
+use libtest_mimic::{Arguments, Trial};
+
+/// Names tests by their functions.
+macro_rules! tests {
+    ($($module:ident::$name:ident),* $(,)?) => {
+        [$((concat!(stringify!($module), "::", stringify!($name)), $module::$name as fn(&Cluster))),*]
+    };
+}
+
+/// Tests at the same time: nearly all of their time they wait.
+const TOGETHER: usize = 8;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(TOGETHER));
+    let together = tests![
+        // The longest first.
+        rotation::of_leaves_and_of_the_ca_fails_no_pod,
+        managed::replicas_that_start_together_make_one_ca,
+        managed::a_damaged_secret_costs_nothing,
+        tls_secret::of_others_is_followed_and_what_is_bad_is_not_taken,
+        tls_secret::with_the_bundle_of_an_injector_is_followed,
+        bundle::is_healed_and_nothing_else_is_touched,
+        clients::without_the_right_certificate_are_refused,
+        check::says_what_is_wrong,
+    ];
+    // This takes away what the others stand on.
+    let alone = tests![outage::of_the_api_servers_lets_no_certificate_expire];
+    if arguments.list {
+        let names = together.iter().chain(&alone).map(|(name, _)| Trial::test(*name, || Ok(()))).collect();
+        return libtest_mimic::run(&arguments, names).exit_code();
+    }
+
+    // Started by this thread, which outlives all tests: the kernel ends processes with the thread that started them.
+    let cluster = Arc::new(RwLock::new(Cluster::start()));
+    let trial = |name: &str, test: fn(&Cluster), alone: bool| {
+        let cluster = Arc::clone(&cluster);
+        Trial::test(name, move || {
+            // A test that failed under the lock has told so itself.
+            if alone {
+                test(&cluster.write().unwrap_or_else(PoisonError::into_inner));
+            } else {
+                test(&cluster.read().unwrap_or_else(PoisonError::into_inner));
+            }
+            Ok(())
+        })
+    };
+    let trials = together
+        .iter()
+        .map(|(name, test)| trial(name, *test, false))
+        .chain(alone.iter().map(|(name, test)| trial(name, *test, true)))
+        .collect();
+    // Not `exit`, which would drop nothing and so leave the control plane's folder behind.
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

@@ -1,0 +1,280 @@
+//! Constant creation of pods through API servers, every one of them counted.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use hyper::Request;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+/// Every so many creations one is stored; the others are dry runs, which admission sees all the same.
+const STORED: usize = 20;
+
+/// How many failures are remembered word by word.
+const REMEMBERED: usize = 5;
+
+/// Pods being created. Dropping it ends it.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    created: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<Counts>>,
+}
+
+/// What became of them.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Accepted and injected.
+    pub injected: usize,
+    /// Accepted without what they should have got.
+    pub bare: usize,
+    /// Refused, or without an answer.
+    pub failed: usize,
+    /// Of the injected, those that were stored; the others were dry runs.
+    pub stored: usize,
+    /// The first failures.
+    pub failures: Vec<String>,
+}
+
+/// A client of an API server, blocking, as a user who may do everything or another one.
+pub struct Api {
+    runtime: Runtime,
+    client: kube::Client,
+}
+
+/// A client for the cluster of a kubeconfig.
+async fn client(kubeconfig: &Path) -> kube::Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .expect("a kubeconfig");
+    config.proxy_url = None;
+    kube::Client::try_from(config).expect("a client")
+}
+
+// === impl Load ===
+
+impl Load {
+    /// Starts creating pods in a namespace through each of these clusters' API servers, over two connections each, with a
+    /// pause after each creation. A pod is injected when each container has this variable with this value.
+    pub fn start(
+        kubeconfigs: &[&Path],
+        namespace: &str,
+        variable: (&'static str, &'static str),
+        pause: Duration,
+    ) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let created = Arc::new(AtomicUsize::new(0));
+        let workers: Vec<PathBuf> =
+            kubeconfigs.iter().flat_map(|&path| [path.to_owned(), path.to_owned()]).collect();
+        let namespace = namespace.to_owned();
+        let thread = {
+            let (stop, created) = (Arc::clone(&stop), Arc::clone(&created));
+            thread::spawn(move || {
+                let runtime =
+                    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                runtime.block_on(async {
+                    let workers = workers
+                        .iter()
+                        .map(|kubeconfig| work(kubeconfig, &namespace, variable, pause, (&stop, &created)));
+                    let mut total = Counts::default();
+                    for counts in futures::future::join_all(workers).await {
+                        total.injected += counts.injected;
+                        total.bare += counts.bare;
+                        total.failed += counts.failed;
+                        total.stored += counts.stored;
+                        total.failures.extend(counts.failures);
+                    }
+                    total
+                })
+            })
+        };
+        Self { stop, created, thread: Some(thread) }
+    }
+
+    /// How many pods there have been so far, whatever became of them.
+    pub fn so_far(&self) -> usize {
+        self.created.load(Ordering::Relaxed)
+    }
+
+    /// Ends it.
+    pub fn stop(mut self) -> Counts {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().expect("it runs").join().expect("no panic")
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Counts {
+    /// All of them.
+    pub fn total(&self) -> usize {
+        self.injected + self.bare + self.failed
+    }
+
+    /// # Panics
+    /// If not all of them were injected, or there were fewer than so many.
+    #[track_caller]
+    pub fn assert_all_injected(&self, least: usize) {
+        assert!(self.failed == 0 && self.bare == 0, "{self:?}");
+        assert!(self.injected >= least, "only {} pods", self.injected);
+    }
+}
+
+async fn work(
+    kubeconfig: &Path,
+    namespace: &str,
+    (name, value): (&str, &str),
+    pause: Duration,
+    (stop, created): (&AtomicBool, &AtomicUsize),
+) -> Counts {
+    let api: kube::Api<Pod> = kube::Api::namespaced(client(kubeconfig).await, namespace);
+    let pod: Pod = serde_json::from_value(pod()).expect("a pod");
+    let mut counts = Counts::default();
+    while !stop.load(Ordering::Relaxed) {
+        let is_stored = counts.total() % STORED == STORED - 1;
+        let parameters = PostParams { dry_run: !is_stored, field_manager: None };
+        match api.create(&parameters, &pod).await {
+            Ok(pod) => {
+                let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+                let is_injected = containers.all(|container| {
+                    let mut env = container.env.iter().flatten();
+                    env.any(|variable| variable.name == name && variable.value.as_deref() == Some(value))
+                });
+                if is_injected {
+                    counts.injected += 1;
+                    counts.stored += usize::from(is_stored);
+                } else {
+                    counts.bare += 1;
+                }
+            }
+            Err(error) => {
+                counts.failed += 1;
+                if counts.failures.len() < REMEMBERED {
+                    let at = k8s_openapi::jiff::Timestamp::now();
+                    counts.failures.push(format!("{at}: {error}"));
+                }
+            }
+        }
+        created.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(pause).await;
+    }
+    counts
+}
+
+/// A pod that says nothing of proxies.
+pub fn pod() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": "web-"},
+        "spec": {"containers": [{"name": "web", "image": "web"}, {"name": "log", "image": "log"}]},
+    })
+}
+
+// === impl Api ===
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// A client for the cluster of a kubeconfig.
+    pub fn new(kubeconfig: &Path) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let client = runtime.block_on(client(kubeconfig));
+        Self { runtime, client }
+    }
+
+    fn send(&self, method: &str, path: &str, content_type: &str, body: &Value) -> Result<Value, kube::Error> {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let request = Request::builder().method(method).uri(path).header("content-type", content_type);
+        self.runtime.block_on(self.client.request(request.body(body).expect("a request")))
+    }
+
+    /// Reads an object, if it exists.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Option<Value> {
+        match self.send("GET", path, "application/json", &Value::Null) {
+            Ok(object) => Some(object),
+            Err(kube::Error::Api(status)) if status.code == 404 => None,
+            Err(error) => panic!("cannot read {path}: {error}"),
+        }
+    }
+
+    /// Reads text, such as metrics.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[track_caller]
+    pub fn text(&self, path: &str) -> String {
+        let request = Request::builder().uri(path).body(Vec::new()).expect("a request");
+        self.runtime.block_on(self.client.request_text(request)).expect("a text")
+    }
+
+    /// Creates an object below a path.
+    pub fn create(&self, path: &str, object: &Value) -> Result<Value, String> {
+        self.send("POST", path, "application/json", object).map_err(|error| error.to_string())
+    }
+
+    /// Replaces an object.
+    ///
+    /// # Panics
+    /// When it cannot be replaced.
+    #[track_caller]
+    pub fn replace(&self, path: &str, object: &Value) -> Value {
+        self.send("PUT", path, "application/json", object)
+            .unwrap_or_else(|error| panic!("cannot replace {path}: {error}"))
+    }
+
+    /// Server-side apply, with force.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[track_caller]
+    pub fn apply(&self, path: &str, manager: &str, object: &Value) -> Value {
+        let path = format!("{path}?fieldManager={manager}&force=true");
+        self.send("PATCH", &path, "application/apply-patch+yaml", object)
+            .unwrap_or_else(|error| panic!("cannot apply {path}: {error}"))
+    }
+
+    /// A JSON patch.
+    pub fn patch(&self, path: &str, operations: &Value) -> Result<Value, String> {
+        self.send("PATCH", path, "application/json-patch+json", operations).map_err(|error| error.to_string())
+    }
+
+    /// Deletes an object, if it exists.
+    ///
+    /// # Panics
+    /// When it cannot be deleted.
+    #[track_caller]
+    pub fn delete(&self, path: &str) {
+        match self.send("DELETE", path, "application/json", &Value::Null) {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => panic!("cannot delete {path}: {error}"),
+        }
+    }
+}
