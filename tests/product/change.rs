@@ -1,6 +1,7 @@
 //! What happens to pods when something happens to reach.
 
 use std::collections::BTreeSet;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -70,24 +71,29 @@ pub fn by_evictions_loses_no_call(product: &Product) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let pods: Api<Pod> =
         runtime.block_on(async { Api::namespaced(load::client(product.kubeconfigs()[0]).await, NAMESPACE) });
-    let evict = |pod: &str| runtime.block_on(pods.evict(pod, &EvictParams::default()));
+    // As `kubectl drain` does.
+    let evict = |pod: &str| {
+        let evicted = runtime.block_on(pods.evict(pod, &EvictParams::default()));
+        evicted.map_err(|error| error.to_string())
+    };
     assert_unnoticed(product, "eviction of each replica", || {
         let before = product.replicas();
         let [first, second] = &before.iter().collect::<Vec<_>>()[..] else {
             panic!("2 replicas: {before:?}")
         };
-        eventually("the first one may go", || evict(first).map_err(|error| error.to_string()));
-        // With one of two away, nobody else may go.
-        let refusal = evict(second).expect_err("the PodDisruptionBudget keeps the second one").to_string();
+        eventually("the first one may go", || evict(first));
+        // With one of two away, nobody else may go. The next one takes seconds until it is ready.
+        let refusal = evict(second).expect_err("the PodDisruptionBudget keeps the second one");
         assert!(refusal.contains("disruption budget"), "{refusal}");
-        eventually("the second one may go when the first one is replaced", || {
-            evict(second).map_err(|error| error.to_string())
-        });
+        eventually("the second one may go when the first one is replaced", || evict(second));
         product.await_rollout(NAMESPACE, "deployment/reach");
         await_end(product, &before);
         let after = product.replicas();
         assert!(before.is_disjoint(&after), "{before:?} {after:?}");
-        println!("eviction: {} of 2 replicas replaced; refused while one was away: {refusal}", after.len());
+        println!(
+            "eviction: {} of 2 replicas replaced; the second one was refused while one was away",
+            after.len()
+        );
     });
 }
 
@@ -170,7 +176,7 @@ pub fn by_a_cold_start_heals_by_itself(product: &Product) {
             break start.elapsed();
         }
         assert!(start.elapsed() < Duration::from_mins(5), "no pod is injected{}", product.replica_logs());
-        std::thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(200));
     };
     product.await_rollout(NAMESPACE, "deployment/reach");
     assert_eq!(product.replicas(), replicas, "the same replicas, started anew");

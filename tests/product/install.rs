@@ -247,6 +247,8 @@ pub fn is_done_by_helm_3_too(product: &Product) {
 /// `docs/try-it.md`, to the letter, but for its cluster, which is this one.
 pub fn goes_as_the_documentation_says(product: &Product) {
     product.uninstall(Version::V4);
+    // What a newcomer does not have.
+    product.ask(&["delete", "clusterpodpresets", "--all"]);
     product.provide(Client::Curl);
     let guide = fs::read_to_string(root().join("docs/try-it.md")).expect("the guide");
     let blocks = |language: &str| -> Vec<&str> {

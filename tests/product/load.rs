@@ -126,6 +126,8 @@ pub async fn client(kubeconfig: &Path) -> Client {
     let mut config = config.expect("a kubeconfig of one cluster");
     // Whatever the environment says: it is not of this cluster.
     config.proxy_url = None;
+    // A failure counts, also one that would go well the next time.
+    config.default_retry = false;
     Client::try_from(config).expect("a client")
 }
 
