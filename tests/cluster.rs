@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("--up") => return by_hand::up(),
         Some("--down") => return by_hand::down(),
-        Some("--missing") => return report_missing(),
+        Some("--missing") => return node::report_missing(),
         _ => {}
     }
     let arguments = Arguments::from_args();
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
             .chain(&alone)
             .map(|(name, _)| Trial::test(*name, || Ok(())).with_ignored_flag(true));
         let _ = libtest_mimic::run(&arguments, ignored.collect());
-        return report_missing();
+        return node::report_missing();
     }
 
     let cluster = Cluster::start(Options::default().with_second_api_server());
@@ -92,21 +92,4 @@ fn main() -> ExitCode {
         .collect();
     // Not `exit`, which would drop nothing and so leave the cluster behind.
     libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-/// Says what is missing for these tests, loudly, if something is. A failure where nobody would read it.
-fn report_missing() -> ExitCode {
-    let missing = node::missing();
-    if missing.is_empty() {
-        return ExitCode::SUCCESS;
-    }
-    println!("\n{}", "!".repeat(100));
-    println!(
-        "!! NOT RUN: every test of tests/cluster.rs, of running pods. A real node needs what is missing here:"
-    );
-    for thing in missing {
-        println!("!!   {thing}");
-    }
-    println!("{}", "!".repeat(100));
-    if std::env::var("CI").is_ok_and(|ci| ci == "true") { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -141,8 +141,8 @@ async fn call(webhook: &MutatingWebhook) -> anyhow::Result<String> {
         .header(header::HOST, &host)
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(review.to_string())))?;
-    // Under TLS 1.3 a server refuses a client's missing certificate after the client has begun to talk. The sender goes with
-    // the exchange: as long as there is one, the connection waits for more to send.
+    // Under TLS 1.3 a server refuses a client's missing certificate after the client has begun to talk.
+    // The exchange owns the sender: the connection ends with that, and would else be kept for another request.
     let exchange = async move {
         let response = sender.send_request(request).await?;
         let status = response.status();

@@ -1,9 +1,11 @@
 //! Tests of the cluster itself: what the others stand on.
 
-use crate::support::{PATIENCE, eventually};
 use std::net::{TcpListener, TcpStream};
 
-use crate::support::node::{Cluster, NODE, Part, text};
+use crate::support::kubectl::{Kubectl as _, text};
+use crate::support::node::{Cluster, NODE, Part};
+use crate::support::workloads::{NEIGHBOUR_PAGE, deploy_neighbour};
+use crate::support::{PATIENCE, eventually};
 
 pub fn is_a_ready_node(cluster: &Cluster) {
     let node = cluster.get(&["node", NODE]);
@@ -35,7 +37,7 @@ pub fn reaches_nothing_that_listens_outside_of_it(cluster: &Cluster) {
 
 pub fn comes_back_when_it_was_switched_off(cluster: &Cluster) {
     cluster.create_namespace("switched-off");
-    crate::pods::deploy_neighbour(cluster, "switched-off");
+    deploy_neighbour(cluster, "switched-off");
     let before = cluster.get(&["pods", "--namespace=switched-off"]);
     cluster.shut_down();
     assert!(!cluster.kubectl(&["get", "nodes", "--request-timeout=2s"]).status.success(), "it is off");
@@ -56,7 +58,7 @@ pub fn comes_back_when_it_was_switched_off(cluster: &Cluster) {
             .args(["--silent", "--max-time", "5", &format!("http://{address}/")])
             .output()
             .expect("curl");
-        if answer.stdout == crate::pods::NEIGHBOUR_PAGE.as_bytes() { Ok(()) } else { Err(text(&answer)) }
+        if answer.stdout == NEIGHBOUR_PAGE.as_bytes() { Ok(()) } else { Err(text(&answer)) }
     });
     // Parts can be restarted one by one, too.
     cluster.stop_part(Part::Kubelet);

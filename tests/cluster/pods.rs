@@ -5,121 +5,15 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::support::eventually;
-use crate::support::node::{Client, Cluster, OUTSIDE, OUTSIDE_PAGE, text};
+use crate::support::kubectl::{Kubectl as _, text};
+use crate::support::node::{Client, Cluster, OUTSIDE, OUTSIDE_PAGE};
+use crate::support::workloads::{
+    NEIGHBOUR_PAGE, await_neighbour, container, create_strict_namespace, deploy_clients, deployment, fetch,
+};
 
-/// What the neighbour answers with.
-pub const NEIGHBOUR_PAGE: &str = "the neighbour\n";
-
-/// A container that sleeps until it is asked for something, under the strictest Pod Security level.
-fn container(client: Client, env: &Value) -> Value {
-    json!({
-        "name": "client",
-        "image": client.image(),
-        "command": ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"],
-        "env": env,
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": true,
-            "runAsNonRoot": true,
-            "runAsUser": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-    })
-}
-
-fn deployment(name: &str, replicas: u8, pod: &Value) -> Value {
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {"app": name}},
-            "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
-        },
-    })
-}
-
-fn place(mut object: Value, namespace: &str) -> Value {
-    object["metadata"]["namespace"] = json!(namespace);
-    object
-}
-
-/// Deploys a web server behind the Service `mysql`, and waits until it is ready.
-pub fn deploy_neighbour(cluster: &Cluster, namespace: &str) {
-    cluster.provide(Client::Python);
-    let mut server = container(Client::Python, &json!([]));
-    let script = format!(
-        "import http.server, os\nos.chdir('/tmp')\nopen('index.html', 'w').write({NEIGHBOUR_PAGE:?})\n\
-         http.server.test(http.server.SimpleHTTPRequestHandler, http.server.ThreadingHTTPServer, port=8080)"
-    );
-    server["command"] = json!(["python3", "-I", "-c", script]);
-    server["readinessProbe"] = json!({"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1});
-    server["volumeMounts"] = json!([{"name": "tmp", "mountPath": "/tmp"}]);
-    let pod = json!({
-        "containers": [server],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
-        // The first process of a container gets no signal that it does not handle.
-        "terminationGracePeriodSeconds": 1,
-    });
-    cluster.apply(&json!([
-        place(deployment("mysql", 1, &pod), namespace),
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "mysql", "namespace": namespace},
-            "spec": {"selector": {"app": "mysql"}, "ports": [{"port": 80, "targetPort": 8080}]},
-        },
-    ]));
-    cluster.await_rollout(namespace, "deployment/mysql");
-}
-
-/// A namespace of the strictest Pod Security level with the neighbour in it, and one client of each kind, whose containers have
-/// these variables.
 fn deploy(cluster: &Cluster, namespace: &str, replicas: u8, env: &Value) {
-    cluster.create_namespace(namespace);
-    cluster.ask(&["label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"]);
-    for client in Client::ALL {
-        cluster.provide(client);
-    }
-    deploy_neighbour(cluster, namespace);
-    for client in Client::ALL {
-        let pod = json!({"containers": [container(client, env)]});
-        cluster.apply(&place(deployment(name(client), replicas, &pod), namespace));
-    }
-    for client in Client::ALL {
-        cluster.await_rollout(namespace, &format!("deployment/{}", name(client)));
-    }
-}
-
-fn name(client: Client) -> &'static str {
-    match client {
-        Client::Curl => "curl",
-        Client::Wget => "wget",
-        Client::Python => "python",
-    }
-}
-
-/// What a client gets from a URL.
-fn fetch(cluster: &Cluster, namespace: &str, client: Client, url: &str) -> Result<String, String> {
-    let command = client.fetch(url);
-    let command: Vec<&str> = command.iter().map(String::as_str).collect();
-    let output = cluster.exec(namespace, &format!("deployment/{}", name(client)), &command);
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(text(&output))
-    }
-}
-
-/// Waits until kube-proxy and DNS have caught up with the Service.
-fn await_neighbour(cluster: &Cluster, namespace: &str) {
-    let command = ["env", "-u", "http_proxy", "curl", "-sS", "--fail", "--max-time", "5", "http://mysql/"];
-    eventually("the neighbour answers", || {
-        let output = cluster.exec(namespace, "deployment/curl", &command);
-        if output.status.success() { Ok(()) } else { Err(text(&output)) }
-    });
+    create_strict_namespace(cluster, namespace);
+    deploy_clients(cluster, namespace, replicas, env);
 }
 
 pub fn of_every_client_run(cluster: &Cluster) {
@@ -135,7 +29,7 @@ pub fn have_a_log_and_run_commands(cluster: &Cluster) {
     cluster.provide(Client::Curl);
     let mut speaker = container(Client::Curl, &json!([]));
     speaker["command"] = json!(["sh", "-c", "echo spoken; trap 'exit 0' TERM; sleep infinity & wait"]);
-    cluster.apply(&place(deployment("speaker", 1, &json!({"containers": [speaker]})), "logs"));
+    cluster.apply(&deployment("logs", "speaker", 1, &json!({"containers": [speaker]})));
     cluster.await_rollout("logs", "deployment/speaker");
     eventually("the log", || {
         let log = cluster.ask(&["logs", "--namespace=logs", "deployment/speaker"]);

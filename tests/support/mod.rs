@@ -11,11 +11,13 @@ pub mod control_plane;
 pub mod helm;
 pub mod http;
 pub mod installation;
+pub mod kubectl;
 pub mod load;
 pub mod node;
 pub mod pki;
 pub mod process;
 pub mod serve;
+pub mod workloads;
 
 /// How long anything that should happen may take. It only bounds a failure: no test asserts that something is fast.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -27,8 +29,20 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 ///
 /// # Panics
 /// When there is none in time; the message has the last thing that was there instead.
-pub fn eventually<T, E: std::fmt::Display>(what: &str, mut ask: impl FnMut() -> Result<T, E>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn eventually<T, E: std::fmt::Display>(what: &str, ask: impl FnMut() -> Result<T, E>) -> T {
+    eventually_within(PATIENCE, what, ask)
+}
+
+/// [`eventually`], for what has a reason to take longer.
+///
+/// # Panics
+/// As [`eventually`].
+pub fn eventually_within<T, E: std::fmt::Display>(
+    patience: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Result<T, E>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         match ask() {
             Ok(answer) => return answer,

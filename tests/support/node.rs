@@ -35,21 +35,21 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::eventually;
+use super::kubectl::{Kubectl, succeeded, text};
 use super::process::{
-    Launcher, POLL_INTERVAL, PROXY_VARIABLES, Process, START_TIMEOUT, bound, flag, is_healthy, programs,
+    Launcher, POLL_INTERVAL, PROXY_VARIABLES, Process, START_TIMEOUT, bound, flag, is_healthy,
 };
 use layout::Layout;
 
@@ -58,13 +58,19 @@ mod network;
 mod remove;
 mod requirements;
 
-pub use requirements::missing;
+pub use requirements::{missing, report_missing};
 
 /// A name that only the proxies can resolve, of a web server that only they reach. It answers with [`OUTSIDE_PAGE`].
 pub const OUTSIDE: &str = "www.corp.example";
 
 /// What the web server outside answers with.
 pub const OUTSIDE_PAGE: &str = "the outside\n";
+
+/// Name of the corporate proxy.
+pub const PROXY: &str = "proxy.corp.example";
+
+/// Name of another one.
+pub const OTHER_PROXY: &str = "other-proxy.corp.example";
 
 /// The name of the only node.
 pub const NODE: &str = "node";
@@ -98,7 +104,6 @@ pub struct Cluster {
     timings: Timings,
     /// Client images that are in the cluster.
     provided: Mutex<Vec<Client>>,
-    helm: OnceLock<PathBuf>,
     /// Locked as long as this cluster has its number.
     _lock: File,
 }
@@ -152,15 +157,6 @@ pub enum Client {
     Wget,
     /// Python, with its standard library.
     Python,
-}
-
-/// A version of Helm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Helm {
-    /// Helm 3.
-    V3,
-    /// Helm 4.
-    V4,
 }
 
 /// A proxy of a cluster.
@@ -229,7 +225,6 @@ impl Cluster {
             options,
             timings: Timings::default(),
             provided: Mutex::default(),
-            helm: OnceLock::new(),
             _lock: lock,
         };
         cluster.timings = cluster.start_all();
@@ -255,7 +250,6 @@ impl Cluster {
             options,
             timings: Timings::default(),
             provided: Mutex::default(),
-            helm: OnceLock::new(),
             _lock: lock,
         })
     }
@@ -304,102 +298,6 @@ impl Cluster {
         self.layout.addresses.host
     }
 
-    /// Runs kubectl as a user who may do everything, and returns what came out of it, whether it succeeded or not.
-    ///
-    /// # Panics
-    /// When kubectl cannot be started.
-    pub fn kubectl(&self, arguments: &[&str]) -> Output {
-        self.layout.kubectl(arguments, Stdio::null())
-    }
-
-    /// [`Self::kubectl`] with the given standard input, for `-f -`.
-    ///
-    /// # Panics
-    /// When kubectl cannot be started.
-    pub fn kubectl_with_stdin(&self, arguments: &[&str], stdin: impl AsRef<[u8]>) -> Output {
-        // From a file: kubectl may print much before it has read all, and two pipes could then wait for each other.
-        let mut file = tempfile::tempfile().expect("cannot make a temporary file");
-        file.write_all(stdin.as_ref()).and_then(|()| file.rewind()).expect("cannot write a temporary file");
-        self.layout.kubectl(arguments, file.into())
-    }
-
-    /// What a successful kubectl prints.
-    ///
-    /// # Panics
-    /// When it fails; the message has what it said.
-    #[track_caller]
-    pub fn ask(&self, arguments: &[&str]) -> String {
-        succeeded(&format!("kubectl {}", arguments.join(" ")), self.kubectl(arguments))
-    }
-
-    /// `kubectl get ... --output json`.
-    ///
-    /// # Panics
-    /// When it fails; the message has what it said.
-    #[track_caller]
-    pub fn get(&self, arguments: &[&str]) -> Value {
-        let text = self.ask(&[&["get", "--output=json"], arguments].concat());
-        serde_json::from_str(&text).expect("kubectl prints JSON")
-    }
-
-    /// `kubectl apply --server-side` of an object, or of an array of objects.
-    ///
-    /// # Panics
-    /// When it fails; the message has what it said.
-    #[track_caller]
-    pub fn apply(&self, manifest: &Value) {
-        let list = match manifest {
-            Value::Array(items) => json!({"apiVersion": "v1", "kind": "List", "items": items}),
-            object => object.clone(),
-        };
-        let output = self.kubectl_with_stdin(&["apply", "--server-side", "-f", "-"], list.to_string());
-        succeeded("kubectl apply", output);
-    }
-
-    /// Makes a namespace and waits for its service account, without which the API server refuses pods.
-    ///
-    /// # Panics
-    /// When the namespace cannot be made.
-    #[track_caller]
-    pub fn create_namespace(&self, name: &str) {
-        self.ask(&["create", "namespace", name]);
-        self.await_object(name, "serviceaccount/default");
-        self.await_object(name, "configmap/kube-root-ca.crt");
-    }
-
-    /// Waits until a Deployment (`deployment/NAME`), a DaemonSet or a StatefulSet is rolled out.
-    ///
-    /// # Panics
-    /// When it is not in time; the message has the pods and the events of the namespace.
-    #[track_caller]
-    pub fn await_rollout(&self, namespace: &str, workload: &str) {
-        let output =
-            self.kubectl(&["rollout", "status", "--timeout=90s", "--namespace", namespace, workload]);
-        assert!(
-            output.status.success(),
-            "{workload} in {namespace} is not rolled out: {}{}",
-            text(&output),
-            self.describe(namespace)
-        );
-    }
-
-    /// Runs a command in a running container: `exec("shop", "deployment/client", &["curl", "http://mysql/"])`. Options of
-    /// kubectl, such as `--container=NAME`, may stand in front of a `--` of the command.
-    ///
-    /// # Panics
-    /// When kubectl cannot be started.
-    pub fn exec(&self, namespace: &str, pod: &str, command: &[&str]) -> Output {
-        let separator: &[&str] = if command.contains(&"--") { &[] } else { &["--"] };
-        self.kubectl(&[&["exec", "--namespace", namespace, pod], separator, command].concat())
-    }
-
-    /// Pods and events of a namespace, for a message.
-    pub fn describe(&self, namespace: &str) -> String {
-        let pods = self.kubectl(&["describe", "pods", "--namespace", namespace]);
-        let events = self.kubectl(&["get", "events", "--namespace", namespace]);
-        format!("\n--- pods and events:\n{}\n{}", text(&pods), text(&events))
-    }
-
     /// Makes an image of a client program of this machine, with `sh`, `sleep`, `cat` and `env`, brings it into the cluster,
     /// and returns its name, [`Client::image`]. Each is made once.
     ///
@@ -445,32 +343,14 @@ impl Cluster {
         names.collect()
     }
 
-    /// Runs Helm as a user who may do everything, and returns what came out of it, whether it succeeded or not. Builds it first
-    /// when it is not there yet.
-    ///
-    /// # Panics
-    /// When it cannot be had or started.
-    pub fn helm(&self, version: Helm, arguments: &[&str]) -> Output {
-        let folder = self.helm.get_or_init(|| programs("helm/build.sh"));
-        let mut helm = bound(folder.join(version.program()));
-        // A person's own repositories and plugins are not this cluster's business.
-        for (variable, name) in
-            [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
-        {
-            helm.env(variable, self.layout.path("run/helm").join(name));
-        }
-        helm.arg(flag("kubeconfig", self.kubeconfig())).args(arguments).stdin(Stdio::null());
-        helm.output().expect("cannot run helm under setpriv (util-linux)")
-    }
-
     /// The corporate proxy.
     pub fn proxy(&self) -> Proxy<'_> {
-        Proxy { name: "proxy.corp.example", log: &self.layout.proxy_log }
+        Proxy::new(PROXY, &self.layout.proxy_log)
     }
 
     /// The other proxy.
     pub fn other_proxy(&self) -> Proxy<'_> {
-        Proxy { name: "other-proxy.corp.example", log: &self.layout.other_proxy_log }
+        Proxy::new(OTHER_PROXY, &self.layout.other_proxy_log)
     }
 
     /// A command that runs a program of this machine in the cluster's network, where Services, pods and everything else are
@@ -655,13 +535,11 @@ impl Cluster {
             thread::sleep(POLL_INTERVAL);
         }
     }
+}
 
-    /// Waits for an object that a controller makes by itself.
-    fn await_object(&self, namespace: &str, object: &str) {
-        eventually(&format!("{object} in {namespace}"), || {
-            let answer = self.kubectl(&["get", "--namespace", namespace, object]);
-            if answer.status.success() { Ok(()) } else { Err(text(&answer)) }
-        });
+impl Kubectl for Cluster {
+    fn run_kubectl(&self, arguments: &[&str], stdin: Stdio) -> Output {
+        self.layout.kubectl(arguments, stdin)
     }
 }
 
@@ -738,23 +616,14 @@ impl Client {
     }
 }
 
-// === impl Helm ===
-
-impl Helm {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V3, Self::V4];
-
-    fn program(self) -> &'static str {
-        match self {
-            Self::V3 => "helm3",
-            Self::V4 => "helm",
-        }
-    }
-}
-
 // === impl Proxy ===
 
-impl Proxy<'_> {
+impl<'a> Proxy<'a> {
+    /// One that writes its log there.
+    pub fn new(name: &'static str, log: &'a Path) -> Self {
+        Self { name, log }
+    }
+
     /// Its URL, as in `http_proxy`.
     pub fn url(&self) -> String {
         format!("http://{}:{PROXY_PORT}", self.name)
@@ -781,18 +650,6 @@ impl Proxy<'_> {
         };
         self.log().lines().filter(is_about).map(str::to_owned).collect()
     }
-}
-
-/// What a command printed, and its complaints.
-pub fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// The standard output of a command that succeeded.
-#[track_caller]
-fn succeeded(what: &str, output: Output) -> String {
-    assert!(output.status.success(), "{what} failed ({}): {}", output.status, text(&output));
-    String::from_utf8(output.stdout).unwrap_or_else(|_| panic!("{what} prints what is not UTF-8"))
 }
 
 /// Whether `/healthz` at an address answers with status 200.

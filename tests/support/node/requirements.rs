@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use super::layout::{control_groups, search_path};
 use super::text;
@@ -91,6 +91,24 @@ pub fn missing() -> Vec<String> {
         missing.push("writable control groups".to_owned());
     }
     missing
+}
+
+/// Says what is missing, and for which tests, loudly, if something is. A failure where nobody would read it.
+pub fn report_missing() -> ExitCode {
+    let missing = missing();
+    if missing.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("\n{}", "!".repeat(100));
+    println!(
+        "!! NOT RUN: every test of tests/cluster.rs and tests/product.rs, of running pods, since a real node"
+    );
+    println!("!! needs what is missing here:");
+    for thing in missing {
+        println!("!!   {thing}");
+    }
+    println!("{}", "!".repeat(100));
+    if std::env::var("CI").is_ok_and(|ci| ci == "true") { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// The first line of what a failing script says.
