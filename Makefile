@@ -104,6 +104,10 @@ cluster: requirements ## Bring up a whole cluster on this machine to try things 
 cluster-down: ## End it
 	@$(CARGO) test --locked --quiet --test cluster -- --down
 
+.PHONY: kind-test
+kind-test: ## Run the tests of the product on a kind cluster (needs Docker)
+	tests/kind/run.sh
+
 .PHONY: deny
 deny: ## Check bans, licences and sources of dependencies
 	@command -v cargo-deny >/dev/null || test -x $(CACHE)/tools/bin/cargo-deny || \

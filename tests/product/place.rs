@@ -11,7 +11,7 @@ use crate::support::eventually;
 use crate::support::helm::{self, NAMESPACE, Version, chart};
 use crate::support::kubectl::{Kubectl, succeeded, text};
 use crate::support::node::{Client, Cluster, OTHER_PROXY, Options, PROXY, Proxy};
-use crate::support::process::{bound, flag, programs};
+use crate::support::process::{bound, flag};
 use crate::support::workloads::{Site, container};
 
 /// Values of every release here: our own image, the cluster's proxy, and its networks.
@@ -62,7 +62,7 @@ impl Existing {
             kubeconfig: kubeconfig.into(),
             proxy_log: file("REACH_TEST_PROXY_LOG"),
             other_proxy_log: file("REACH_TEST_OTHER_PROXY_LOG"),
-            programs: programs("control-plane/build.sh"),
+            programs: folder_of("kubectl"),
         })
     }
 }
@@ -332,6 +332,15 @@ pub fn is_injected(pod: &Value) -> bool {
 pub fn variable<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
     let variables = pod["spec"]["containers"][0]["env"].as_array()?;
     variables.iter().find(|variable| variable["name"] == name)?["value"].as_str()
+}
+
+/// The folder of a program of the machine.
+fn folder_of(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders = std::env::split_paths(&path);
+    folders
+        .find(|folder| folder.join(program).is_file())
+        .unwrap_or_else(|| panic!("{program} is not installed"))
 }
 
 /// The archive of `make image`.
