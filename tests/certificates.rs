@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         bundle::is_healed_and_nothing_else_is_touched,
         clients::without_the_right_certificate_are_refused,
         check::says_what_is_wrong,
+        check::brings_crds_up_to_date,
     ];
     // This takes away what the others stand on.
     let alone = tests![outage::of_the_api_servers_lets_no_certificate_expire];

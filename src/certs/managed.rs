@@ -40,6 +40,9 @@ use crate::registration::Trust;
 /// is suspended.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 
+/// When what could not be written is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(3);
+
 /// How long the API server may take for what has to be written.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -250,13 +253,20 @@ impl Manager {
         // Nobody tells that a CA has been in the bundle for long enough, nor that a leaf is due.
         let shortest = self.trust.as_ref().map_or(LOOK_EVERY, Trust::propagation);
         let every = LOOK_EVERY.min(self.settings.leaf_lifetime / 30).min(shortest);
-        let mut look = interval(every.max(Duration::from_millis(100)));
+        let every = every.max(Duration::from_millis(100));
+        let mut look = interval(every);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut watched = Ok(());
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(secret)) => self.stored = secret.into(),
-                    Some(Err(error)) => self.complain(&format!("cannot watch the Secret of the CA: {}", explain(&error))),
+                    Some(Ok(secret)) => {
+                        self.stored = secret.into();
+                        watched = Ok(());
+                    }
+                    Some(Err(error)) => {
+                        watched = Err(format!("cannot watch the Secret of the CA: {}", explain(&error)));
+                    }
                     None => return,
                 },
                 () = changed(&mut trust_changes) => {}
@@ -264,17 +274,22 @@ impl Manager {
             }
             let now = SystemTime::now();
             // What is cut off in the middle may have been written; then the watch brings it.
-            match timeout(PATIENCE, self.turn(now)).await {
-                Ok(Ok(())) => {
+            let turned = match timeout(PATIENCE, self.turn(now)).await {
+                Ok(turned) => turned,
+                Err(_) => Err("no answer from the API server".to_owned()),
+            };
+            if turned.is_err() {
+                // There may be nothing to serve yet, and nobody tells when it would work.
+                look.reset_after(every.min(RETRY_AFTER));
+            }
+            // Even so: an API server that is away is no reason to let a leaf expire.
+            let renewed = self.renew_leaf(now).map_err(|error| explain(&error));
+            match turned.and(renewed).and(watched.clone()) {
+                Ok(()) => {
                     self.complaint.clear();
                     self.metrics.failing(false);
                 }
-                Ok(Err(error)) => self.complain(&error),
-                Err(_) => self.complain("no answer from the API server"),
-            }
-            // After what may have failed: an API server that is away is no reason to let a leaf expire.
-            if let Err(error) = self.renew_leaf(now) {
-                self.complain(&explain(&error));
+                Err(error) => self.complain(&error),
             }
         }
     }

@@ -75,25 +75,29 @@ impl Follower {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stored: Option<Option<Secret>> = None;
+        let mut watched = Ok(());
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(secret)) => stored = Some(secret),
-                    Some(Err(error)) => {
-                        self.complain(&format!("cannot watch the Secret: {}", explain(&error)));
-                        continue;
+                    Some(Ok(secret)) => {
+                        stored = Some(secret);
+                        watched = Ok(());
                     }
+                    Some(Err(error)) => watched = Err(format!("cannot watch it: {}", explain(&error))),
                     None => return,
                 },
                 _ = look.tick() => {}
             }
-            let Some(stored) = &stored else { continue };
-            match self.take(stored.as_ref(), trust.as_ref(), SystemTime::now()) {
+            let taken = stored.as_ref().map_or(Ok(()), |stored| {
+                let taken = self.take(stored.as_ref(), trust.as_ref(), SystemTime::now());
+                taken.map_err(|error| explain(&error))
+            });
+            match taken.and(watched.clone()) {
                 Ok(()) => {
                     self.complaint.clear();
                     self.metrics.failing(false);
                 }
-                Err(error) => self.complain(&explain(&error)),
+                Err(error) => self.complain(&error),
             }
         }
     }

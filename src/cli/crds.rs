@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 
 use super::Failure;
 use super::input::ClusterOptions;
@@ -24,7 +24,7 @@ pub struct Arguments {
     /// Write one file for each CRD to this folder instead
     #[arg(long, value_name = "DIR", env = "REACH_OUTPUT_DIR")]
     output_dir: Option<PathBuf>,
-    /// Apply them to the cluster (server-side, as field manager `reach-crds`)
+    /// Write them into the cluster (as field manager `reach-crds`)
     #[arg(long, conflicts_with = "output_dir")]
     apply: bool,
     #[command(flatten)]
@@ -33,6 +33,9 @@ pub struct Arguments {
 
 /// Who reach is in `managedFields` of the CRDs.
 const FIELD_MANAGER: &str = "reach-crds";
+
+/// How often a CRD is read anew because it was changed meanwhile.
+const MAX_RETRIES: usize = 5;
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if arguments.apply {
@@ -56,13 +59,43 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 async fn apply(cluster: &ClusterOptions) -> Result<ExitCode, Failure> {
     let client = kube::Client::try_from(cluster.config().await?)?;
     let api: Api<CustomResourceDefinition> = Api::all(client);
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    for (_, crd) in api::crds() {
-        let name = crd["metadata"]["name"].as_str().unwrap_or_default();
-        api.patch(name, &parameters, &Patch::Apply(&crd))
+    for (name, crd) in api::crds() {
+        let crd: CustomResourceDefinition = serde_json::from_value(crd).context(name)?;
+        let name = crd.metadata.name.as_deref().unwrap_or_default();
+        let done = bring_up_to_date(&api, name, &crd)
             .await
-            .with_context(|| format!("cannot apply CustomResourceDefinition {name}"))?;
-        super::print(&format!("customresourcedefinition.apiextensions.k8s.io/{name} serverside-applied\n"))?;
+            .with_context(|| format!("cannot write CustomResourceDefinition {name}"))?;
+        super::print(&format!("customresourcedefinition.apiextensions.k8s.io/{name} {done}\n"))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes one as it should be, and says what was done, as kubectl does.
+///
+/// What is there is replaced as a whole, not applied: fields that this version no longer has belong to whoever installed
+/// the CRD (`helm`, `kubectl`), and server-side apply would leave them. The API server writes nothing when nothing differs.
+async fn bring_up_to_date(
+    api: &Api<CustomResourceDefinition>,
+    name: &str,
+    wanted: &CustomResourceDefinition,
+) -> kube::Result<&'static str> {
+    let mut attempts = 0;
+    loop {
+        let Some(mut crd) = api.get_opt(name).await? else {
+            // An apply, not a create: only for this one RBAC knows the name.
+            api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(wanted)).await?;
+            return Ok("created");
+        };
+        let before = crd.metadata.resource_version.clone();
+        crd.spec = wanted.spec.clone();
+        let parameters =
+            PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        match api.replace(name, &parameters, &crd).await {
+            Ok(after) if after.metadata.resource_version == before => return Ok("unchanged"),
+            Ok(_) => return Ok("configured"),
+            // Somebody was faster: the API server itself writes conditions into it.
+            Err(kube::Error::Api(status)) if status.code == 409 && attempts < MAX_RETRIES => attempts += 1,
+            Err(error) => return Err(error),
+        }
+    }
 }

@@ -87,16 +87,43 @@ pub fn says_what_is_wrong(cluster: &Cluster) {
         &["asks clients for a certificate"],
     );
 
-    let before = cluster.control_plane.kubectl(&["get", "crd", "podpresets.reach.dev", "-o", "yaml"]);
-    let again = serve::command()
-        .args(["crds", "--apply", "--kubeconfig"])
-        .arg(cluster.control_plane.kubeconfig())
-        .output()
-        .expect("reach runs");
-    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
-    let after = cluster.control_plane.kubectl(&["get", "crd", "podpresets.reach.dev", "-o", "yaml"]);
-    assert_eq!(before.stdout, after.stdout, "applied twice, the CRDs are the same");
     println!("check: {} answers as expected\n  {}", said.len(), said.join("\n  "));
+}
+
+pub fn brings_crds_up_to_date(cluster: &Cluster) {
+    let apply = || {
+        let output = serve::command()
+            .args(["crds", "--apply", "--kubeconfig"])
+            .arg(cluster.control_plane.kubeconfig())
+            .output()
+            .expect("reach runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let crd = || {
+        let get = ["get", "crd", "podpresets.reach.dev", "--output=yaml", "--show-managed-fields"];
+        cluster.control_plane.kubectl(&get).stdout
+    };
+    apply();
+    let right = crd();
+    let unchanged = "customresourcedefinition.apiextensions.k8s.io/clusterpodpresets.reach.dev unchanged\n\
+                     customresourcedefinition.apiextensions.k8s.io/podpresets.reach.dev unchanged\n";
+    assert_eq!(apply(), unchanged);
+    assert_eq!(crd(), right, "applied twice, the CRDs are the same");
+
+    // What a version of reach had that this one has not, in the name of who installed it.
+    let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+    let old = json!([{"op": "add", "path": format!("{schema}/old"), "value": {"type": "string"}}]);
+    let patch = ["patch", "crd", "podpresets.reach.dev", "--field-manager=helm", "--type=json", "--patch"];
+    cluster.control_plane.kubectl(&[&patch[..], &[&old.to_string()]].concat());
+    let has_old = || String::from_utf8(crd()).expect("text").contains("f:old:");
+    assert!(has_old());
+    assert_eq!(
+        apply(),
+        unchanged.replace("/podpresets.reach.dev unchanged", "/podpresets.reach.dev configured")
+    );
+    assert!(!has_old(), "a field that is no more is gone, whoever owns it");
+    println!("crds --apply: unchanged twice, and one field of helm's removed");
 }
 
 /// Lets the registration call a port. Services have no address here, so their name stands for the replica's own.

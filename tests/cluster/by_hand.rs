@@ -24,7 +24,7 @@ pub fn up() -> ExitCode {
     }
     let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/image/reach.tar");
     let reach = if archive.exists() {
-        format!("reach's own: {}", cluster.import_image(&archive).join(", "))
+        format!("reach's own: {}", cluster.import_reach(&archive))
     } else {
         "reach's own is not there: `make image`, then `make cluster` again, brings it in".to_owned()
     };

@@ -66,6 +66,9 @@ END
 "$kind" create cluster --name "$name" --config "$folder/kind.yaml" --kubeconfig "$folder/kubeconfig" --wait 3m \
   ${KIND_IMAGE:+--image "$KIND_IMAGE"}
 "$kind" load image-archive "$archive" --name "$name"
+# Under the name of the chart's image, so that the chart needs no value for it.
+version=$(awk '$1 == "appVersion:" {print $2}' charts/reach/Chart.yaml)
+docker exec "$name-control-plane" ctr --namespace k8s.io images tag --force docker.io/library/reach:dev "ghcr.io/reach-dev/reach:$version"
 "$kind" load image-archive "$folder/clients.tar" --name "$name"
 
 docker network create --internal "$name-outside" >/dev/null

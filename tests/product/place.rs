@@ -14,13 +14,9 @@ use crate::support::node::{Client, Cluster, OTHER_PROXY, Options, PROXY, Proxy};
 use crate::support::process::{bound, flag};
 use crate::support::workloads::{Site, container};
 
-/// Values of every release here: our own image, the cluster's proxy, and its networks.
-pub const VALUES: [&str; 4] = [
-    "--set=image.repository=reach",
-    "--set=image.tag=dev",
-    "--set=proxy.http=http://proxy.corp.example:3128",
-    "--set=proxy.noProxy={10.96.0.0/16,10.244.0.0/16}",
-];
+/// Values of every release here: the cluster's proxy, and its networks.
+pub const VALUES: [&str; 2] =
+    ["--set=proxy.http=http://proxy.corp.example:3128", "--set=proxy.noProxy={10.96.0.0/16,10.244.0.0/16}"];
 
 /// The product in a cluster.
 #[derive(Debug)]
@@ -84,8 +80,7 @@ impl Product {
             timings.node.as_secs_f32(),
             timings.ready.as_secs_f32()
         );
-        let names = cluster.import_image(&archive);
-        println!("image: {}", names.join(", "));
+        println!("image: {}", cluster.import_reach(&archive));
         Self { place: Place::Node(Box::new(cluster)), release: Mutex::default() }
     }
 

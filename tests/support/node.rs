@@ -84,6 +84,9 @@ const CONTAINERD_NAMESPACE: &str = "k8s.io";
 /// The image of each pod's first process.
 const PAUSE_IMAGE: &str = "example.test/pause:1";
 
+/// The image that the chart names unless it is told otherwise.
+const CHART_IMAGE: &str = concat!("ghcr.io/reach-dev/reach:", env!("CARGO_PKG_VERSION"));
+
 /// What a [`Cluster`] is like. The default is one for tests: it ends with the test.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -327,7 +330,7 @@ impl Cluster {
     ///
     /// # Panics
     /// When it cannot be imported.
-    pub fn import_image(&self, archive: &Path) -> Vec<String> {
+    fn import_image(&self, archive: &Path) -> Vec<String> {
         let mut import = self.layout.ctr();
         import.args(["images", "import"]).arg(archive);
         succeeded("ctr images import", import.output().expect("ctr"));
@@ -341,6 +344,19 @@ impl Cluster {
             Some(name.as_str()?.to_owned())
         });
         names.collect()
+    }
+
+    /// Imports the archive of `make image` under the name of the chart's image, so that the chart needs no value for it,
+    /// and returns that name.
+    ///
+    /// # Panics
+    /// When it cannot be imported.
+    pub fn import_reach(&self, archive: &Path) -> &'static str {
+        for name in self.import_image(archive) {
+            let tagged = self.layout.ctr().args(["images", "tag", "--force", &name, CHART_IMAGE]).output();
+            succeeded("ctr images tag", tagged.expect("ctr"));
+        }
+        CHART_IMAGE
     }
 
     /// The corporate proxy.
