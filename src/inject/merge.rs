@@ -5,8 +5,10 @@
 
 use super::pod::{Container, EnvVar};
 use super::preset::{Preset, PresetLevel, ProxyVariable, Variable, VariableValue};
-use crate::api::{LetterCase, MergeStrategy};
+use super::snapshot::Derived;
+use crate::api::{LetterCase, MergeStrategy, NoProxyForm};
 use crate::no_proxy::Union;
+use crate::no_proxy::portable::{self, Author, List};
 
 /// A variable after the merge of all presets that apply to a container.
 #[derive(Debug)]
@@ -53,8 +55,15 @@ pub enum Because {
 /// A merged value.
 #[derive(Clone, Debug)]
 pub enum Value<'s> {
-    /// A `no_proxy` list.
+    /// A `no_proxy` list as written.
     List(Union<'s>),
+    /// A `no_proxy` list in the portable form.
+    Portable {
+        /// What is united.
+        lists: Vec<&'s List>,
+        /// The union.
+        text: String,
+    },
     /// Entries between separators.
     Entries(Vec<&'s str>, &'s str),
     /// `valueFrom`, as JSON text.
@@ -105,7 +114,10 @@ pub enum Outcome<'s> {
 
 /// Merges the variables of presets, given in order of use, as they apply to one container.
 #[must_use]
-pub fn resolve<'s>(presets: &[&'s Preset]) -> (Vec<Resolved<'s>>, Vec<VariableConflict<'s>>) {
+pub fn resolve<'s>(
+    presets: &[&'s Preset],
+    derived: Derived<'s>,
+) -> (Vec<Resolved<'s>>, Vec<VariableConflict<'s>>) {
     let mut items: Vec<Part<'s>> = Vec::with_capacity(8);
     for (order, preset) in presets.iter().enumerate() {
         for (index, variable) in preset.env.iter().enumerate() {
@@ -123,7 +135,7 @@ pub fn resolve<'s>(presets: &[&'s Preset]) -> (Vec<Resolved<'s>>, Vec<VariableCo
     let mut conflicts = Vec::new();
     let mut resolved: Vec<Resolved<'s>> = items
         .chunk_by(|a, b| a.variable.key() == b.variable.key())
-        .map(|items| variable(items, &mut conflicts))
+        .map(|items| variable(items, derived, &mut conflicts))
         .collect();
     // After what it may refer to: a value goes where its last part stands.
     resolved.sort_by_key(|variable| variable.parts.last().map(|part| part.position));
@@ -131,7 +143,11 @@ pub fn resolve<'s>(presets: &[&'s Preset]) -> (Vec<Resolved<'s>>, Vec<VariableCo
 }
 
 /// Merges the items of one variable, in order of use.
-fn variable<'s>(items: &[Part<'s>], conflicts: &mut Vec<VariableConflict<'s>>) -> Resolved<'s> {
+fn variable<'s>(
+    items: &[Part<'s>],
+    derived: Derived<'s>,
+    conflicts: &mut Vec<VariableConflict<'s>>,
+) -> Resolved<'s> {
     let is_list = items[0].variable.proxy == Some(ProxyVariable::No);
     let default = if is_list { MergeStrategy::Merge } else { MergeStrategy::Replace };
     let split = items.partition_point(|item| item.preset.level == PresetLevel::Cluster);
@@ -154,7 +170,7 @@ fn variable<'s>(items: &[Part<'s>], conflicts: &mut Vec<VariableConflict<'s>>) -
             let Some(winner) = &winner else { continue };
             let reason = match item.strategy {
                 MergeStrategy::Merge => ConflictReason::Unmergeable,
-                MergeStrategy::Replace if same_value(winner.variable, item.variable, is_list) => continue,
+                MergeStrategy::Replace if same_value(winner.variable, item.variable) => continue,
                 MergeStrategy::Replace => ConflictReason::Differs,
             };
             conflicts.push(VariableConflict {
@@ -181,7 +197,7 @@ fn variable<'s>(items: &[Part<'s>], conflicts: &mut Vec<VariableConflict<'s>>) -
         inherited = level.iter().find_map(|item| item.variable.strategy).or(inherited);
     }
     Resolved {
-        value: unite(&parts, is_list),
+        value: if is_list { unite_lists(&parts, derived) } else { unite(&parts) },
         strategy: inherited.unwrap_or(default),
         spellings: spellings(&parts),
         parts,
@@ -204,29 +220,54 @@ fn strategy(item: Part<'_>, inherited: Option<MergeStrategy>, default: MergeStra
 }
 
 /// Whether two items of one variable say the same.
-fn same_value(a: &Variable, b: &Variable, is_list: bool) -> bool {
-    match (&a.value, &b.value) {
-        (VariableValue::Literal(a), VariableValue::Literal(b)) if is_list => {
-            let [a, b] = [a, b].map(|list| {
-                let mut union = Union::default();
-                union.add(list);
-                union.join()
-            });
-            a.eq_ignore_ascii_case(&b)
-        }
-        (a, b) => a == b,
+fn same_value(a: &Variable, b: &Variable) -> bool {
+    match (&a.list, &b.list) {
+        (Some(a), Some(b)) => a == b,
+        _ => a.value == b.value,
     }
 }
 
+/// The `no_proxy` of the parts that are left, in order.
+fn unite_lists<'s>(parts: &[Part<'s>], derived: Derived<'s>) -> Value<'s> {
+    if let Some(source) = parts.iter().find_map(|part| part.variable.source()) {
+        return Value::Source(source);
+    }
+    let of_cluster = parts.iter().flat_map(|part| derived.lists(&part.preset.no_proxy_from));
+    match form(parts) {
+        NoProxyForm::Portable => {
+            let own = parts.iter().filter_map(|part| part.variable.list.as_ref());
+            let lists: Vec<&'s List> = own.chain(of_cluster).collect();
+            let text = portable::unite(lists.iter().copied());
+            Value::Portable { lists, text }
+        }
+        NoProxyForm::AsWritten => {
+            let mut union = Union::default();
+            for part in parts {
+                if let VariableValue::Literal(text) = &part.variable.value {
+                    union.add(text);
+                }
+            }
+            of_cluster.flat_map(List::texts).for_each(|text| union.add(text));
+            Value::List(union)
+        }
+    }
+}
+
+/// The form that the most specific level asks for, there the preset that comes first.
+fn form(parts: &[Part<'_>]) -> NoProxyForm {
+    let of = |level| {
+        parts.iter().filter(|part| part.preset.level == level).find_map(|part| part.preset.no_proxy_form)
+    };
+    of(PresetLevel::Namespace).or_else(|| of(PresetLevel::Cluster)).unwrap_or_default()
+}
+
 /// The value of the parts that are left, in order.
-fn unite<'s>(parts: &[Part<'s>], is_list: bool) -> Value<'s> {
-    let mut list = Union::default();
+fn unite<'s>(parts: &[Part<'s>]) -> Value<'s> {
     let mut entries: Vec<&'s str> = Vec::new();
     let separator = parts.iter().find_map(|part| part.variable.separator.as_deref()).unwrap_or(",");
     for part in parts {
         match &part.variable.value {
             VariableValue::Source(source) => return Value::Source(source),
-            VariableValue::Literal(text) if is_list => list.add(text),
             // A single value is not split: it is what its author wrote.
             VariableValue::Literal(text) if parts.len() == 1 && part.strategy == MergeStrategy::Replace => {
                 entries.push(text);
@@ -240,7 +281,7 @@ fn unite<'s>(parts: &[Part<'s>], is_list: bool) -> Value<'s> {
             }
         }
     }
-    if is_list { Value::List(list) } else { Value::Entries(entries, separator) }
+    Value::Entries(entries, separator)
 }
 
 /// The entries of a value. Between white space stand the words of a command line (`--require a.js`),
@@ -326,6 +367,7 @@ impl Value<'_> {
     pub fn literal(&self) -> Option<String> {
         match self {
             Self::List(list) => Some(list.join()),
+            Self::Portable { text, .. } => Some(text.clone()),
             Self::Entries(entries, separator) => Some(entries.join(separator)),
             Self::Source(_) => None,
         }
@@ -340,6 +382,10 @@ impl Value<'_> {
                     union.add(list);
                 }
                 union.join()
+            }
+            Self::Portable { lists, .. } => {
+                let own: Vec<List> = own.iter().map(|list| List::parse(list, Author::Pod)).collect();
+                portable::unite(lists.iter().copied().chain(&own))
             }
             Self::Entries(entries, separator) => {
                 // What the pod wrote stays to the letter; only what it lacks is put before it.
@@ -373,6 +419,13 @@ impl Variable {
     }
 
     fn is_sourced(&self) -> bool {
-        matches!(self.value, VariableValue::Source(_))
+        self.source().is_some()
+    }
+
+    fn source(&self) -> Option<&str> {
+        match &self.value {
+            VariableValue::Source(source) => Some(source),
+            VariableValue::Literal(_) => None,
+        }
     }
 }

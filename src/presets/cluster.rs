@@ -340,7 +340,7 @@ impl State {
             if labels.is_none() && presets.is_empty() {
                 self.entries.remove(&*name);
             } else {
-                let entry = NamespaceEntry { labels, presets: Level::new(presets) };
+                let entry = NamespaceEntry { labels, presets: Level::new(presets), services: Arc::default() };
                 self.entries.insert(Arc::from(&*name), Arc::new(entry));
             }
         }
