@@ -151,7 +151,8 @@ pub fn with_the_bundle_of_an_injector_is_followed(cluster: &Cluster) {
     let same = load.stop();
     same.assert_all_injected(20);
 
-    // The injector puts the new CA in the place of the old one, so API servers refuse the old certificate from then on.
+    // That of cert-manager before 1.19 puts the new CA in the place of the old one, so API servers refuse the old certificate
+    // from then on.
     let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(20));
     let next = second_ca.server(&name);
     write(&release, &next, &second_ca.pem);
