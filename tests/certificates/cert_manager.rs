@@ -72,7 +72,7 @@ pub fn renews_and_reach_keeps_the_bundle(cluster: &Cluster) {
         let bundle = release.bundle(api);
         assert!(bundle.contains(&first_ca) && bundle.contains(&ca), "united");
     }
-    calls.until("enough pods", |_| load.so_far() >= LEAST);
+    load.await_pods(LEAST);
     let counts = load.stop();
     println!(
         "cert-manager, reach writes caBundle: {BY_HAND} renewals by hand, 1 of a deleted Secret, 1 with a new CA; {} of {} \
@@ -106,7 +106,8 @@ pub fn renews_and_its_injector_writes_the_bundle(cluster: &Cluster) {
         assert_eq!(release.bundle(api), std::slice::from_ref(&first_ca), "the injector's");
     }
 
-    let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(60));
+    // It goes on for a minute and a half, beside other tests.
+    let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(150));
     let mut calls = Calls::new(&release, &replicas);
     calls.until("it renews", |calls| calls.changes().iter().all(|&changes| changes >= RENEWALS));
     let ca = manager.renew(&release, "cainjected-ca");
@@ -117,7 +118,7 @@ pub fn renews_and_its_injector_writes_the_bundle(cluster: &Cluster) {
         let bundle = release.bundle(api);
         assert!(bundle.contains(&first_ca) && bundle.contains(&ca), "united");
     }
-    calls.until("enough pods", |_| load.so_far() >= LEAST);
+    load.await_pods(LEAST);
     let counts = load.stop();
     for reach in &replicas {
         assert_eq!(reach.metric("reach_ca_bundle_writes_total"), Some(0.0), "it only looks");
