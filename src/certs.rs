@@ -12,7 +12,6 @@
 //!
 //! The first three switch only to a certificate that API servers trust already: see [`crate::registration`].
 
-use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -97,15 +96,14 @@ pub enum CertError {
     },
     /// A file is not PEM.
     #[error(
-        "cannot read {place} as PEM: expected text with `-----BEGIN ...-----` and \
+        "cannot read {place} as PEM: {cause}; expected text with `-----BEGIN ...-----` and \
          `-----END ...-----` lines"
     )]
     Pem {
         /// The file, or the key and the Secret.
         place: String,
-        /// The cause, as the PEM reader tells it.
-        #[source]
-        source: pem::Error,
+        /// The cause. Not as the PEM reader tells it, which quotes what it read.
+        cause: &'static str,
     },
     /// The certificate file has no certificate.
     #[error(
@@ -288,18 +286,14 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The error and all its causes, in one line.
-pub(crate) fn explain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let message = error.to_string();
-        if !text.contains(&message) {
-            text = format!("{text}: {message}");
-        }
-        cause = error.source();
+/// What is wrong with a PEM text.
+pub(crate) fn pem_trouble(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a block has no end",
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is malformed",
+        pem::Error::Base64Decode(_) => "a block is not base64",
+        _ => "it cannot be read",
     }
-    text
 }
 
 /// The certificates of a PEM text.
@@ -312,7 +306,7 @@ pub fn certificates(pem: &[u8], place: &str) -> Result<Vec<CertificateDer<'stati
     }
     let chain = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| CertError::Pem { place: place.to_owned(), source })?;
+        .map_err(|error| CertError::Pem { place: place.to_owned(), cause: pem_trouble(&error) })?;
     if chain.is_empty() {
         return Err(CertError::NoCertificate { place: place.to_owned() });
     }
@@ -442,7 +436,7 @@ impl Material {
         }
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|source| match source {
             pem::Error::NoItemsFound => CertError::NoKey { place: place() },
-            source => CertError::Pem { place: place(), source },
+            error => CertError::Pem { place: place(), cause: pem_trouble(&error) },
         })?;
         let key =
             CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(

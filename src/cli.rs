@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::api_server;
+
 mod check;
 mod completions;
 mod crds;
@@ -78,12 +80,23 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             match failure {
                 Failure::Messages(lines) => lines.iter().for_each(|line| complain(&format!("error: {line}"))),
-                Failure::Error(error) => complain(&format!("error: {error:#}")),
+                Failure::Error(error) => complain(&format!("error: {}", explain_all(&error))),
             }
             // As in `kubectl diff`, 1 says that something differs, so failing has to be something else.
             ExitCode::from(if is_diff { 2 } else { FAILED })
         }
     }
+}
+
+/// An error with its causes.
+fn explain_all(error: &anyhow::Error) -> String {
+    // Each context by itself, down to what the API server says, if it does.
+    let is_api = |cause: &&(dyn std::error::Error + 'static)| cause.is::<kube::Error>();
+    let Some(cause) = error.chain().find(is_api) else {
+        return format!("{error:#}");
+    };
+    let context = error.chain().take_while(|cause| !is_api(cause)).map(|context| format!("{context}: "));
+    context.chain([api_server::explain(cause)]).collect()
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

@@ -42,7 +42,7 @@ impl Lease {
             Ok(held) => held,
             Err(kube::Error::Api(status)) if status.code == 409 => false,
             Err(error) => {
-                warn!(lease = self.name, error = %crate::certs::explain(&error), "cannot take the lease, going on without");
+                warn!(lease = self.name, error = %crate::api_server::explain(&error), "cannot take the lease, going on without");
                 true
             }
         }

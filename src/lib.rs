@@ -6,6 +6,7 @@
 pub mod admin; // livez, readyz, metrics
 pub mod admission; // AdmissionReview in, AdmissionReview out
 pub mod api; // ClusterPodPreset, PodPreset: types, schema, rules
+mod api_server; // how its errors read, when to ask it again
 pub mod certs; // the serving certificate
 pub mod cli; // one file per command
 pub mod inject; // the engine: pod + presets -> what to add

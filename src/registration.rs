@@ -35,8 +35,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::api_server::{Waits, explain};
 use crate::certs::authority::pem;
-use crate::certs::{CertResolver, explain, moment};
+use crate::certs::{CertResolver, moment};
 
 /// Who reach is in `managedFields`.
 const FIELD_MANAGER: &str = "reach";
@@ -141,7 +142,7 @@ impl Keeper {
     /// Runs until it is dropped. `resolver` is only asked whether its certificate is trusted, for the metric.
     pub async fn run(mut self, resolver: Arc<CertResolver>, trust: Trust) {
         let mut events = watcher::watch_object(self.api.clone(), &self.registration.configuration)
-            .default_backoff()
+            .backoff(Waits::default())
             .boxed();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -353,9 +354,13 @@ impl Trust {
         Self { live, configuration: configuration.into(), name, propagation, was_ready: Arc::default() }
     }
 
-    /// Waits until the bundle has changed. Never, once the keeper is gone.
-    pub async fn changed(&mut self) {
-        if self.live.changed().await.is_err() {
+    /// Waits until the bundle has changed: forever, when nobody tells or the keeper is gone.
+    pub async fn changed_in(trust: &mut Option<Self>) {
+        let changed = match trust {
+            Some(trust) => trust.live.changed().await.is_ok(),
+            None => false,
+        };
+        if !changed {
             std::future::pending::<()>().await;
         }
     }

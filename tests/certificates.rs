@@ -9,6 +9,8 @@ mod support;
 
 #[path = "certificates/bundle.rs"]
 mod bundle;
+#[path = "certificates/cert_manager.rs"]
+mod cert_manager;
 #[path = "certificates/check.rs"]
 mod check;
 #[path = "certificates/clients.rs"]
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
     let together = tests![
         // The longest first.
         rotation::of_leaves_and_of_the_ca_fails_no_pod,
+        cert_manager::renews_and_its_injector_writes_the_bundle,
+        cert_manager::renews_and_reach_keeps_the_bundle,
         managed::replicas_that_start_together_make_one_ca,
         managed::a_damaged_secret_costs_nothing,
         tls_secret::of_others_is_followed_and_what_is_bad_is_not_taken,

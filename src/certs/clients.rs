@@ -19,7 +19,8 @@ use tracing::{info, warn};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::files::read;
-use super::{CertError, certificates, explain};
+use super::{CertError, certificates};
+use crate::api_server::explain;
 
 /// Accepts clients with a certificate of a CA in a file, and with one of some names.
 pub struct ClientVerifier {

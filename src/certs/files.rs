@@ -13,7 +13,8 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{CertError, CertMetrics, CertResolver, MAX_BYTES, Material, Places, ServingCertificate, explain};
+use super::{CertError, CertMetrics, CertResolver, MAX_BYTES, Material, Places, ServingCertificate};
+use crate::api_server::explain;
 use crate::registration::Trust;
 
 /// How often the files are looked at. The kubelet takes up to a minute or so to bring a changed

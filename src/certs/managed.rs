@@ -32,7 +32,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::authority::{Authority, pem, two_thirds};
-use super::{CertError, CertMetrics, CertResolver, Places, certificates, explain, validity};
+use super::{CertError, CertMetrics, CertResolver, Places, certificates, validity};
+use crate::api_server::{Waits, explain};
 use crate::lease::Lease;
 use crate::registration::Trust;
 
@@ -249,7 +250,7 @@ impl Manager {
         self.trust = trust.clone();
         let mut trust_changes = trust;
         let mut events =
-            watcher::watch_object(self.api.clone(), &self.settings.secret).default_backoff().boxed();
+            watcher::watch_object(self.api.clone(), &self.settings.secret).backoff(Waits::default()).boxed();
         // Nobody tells that a CA has been in the bundle for long enough, nor that a leaf is due.
         let shortest = self.trust.as_ref().map_or(LOOK_EVERY, Trust::propagation);
         let every = LOOK_EVERY.min(self.settings.leaf_lifetime / 30).min(shortest);
@@ -269,7 +270,7 @@ impl Manager {
                     }
                     None => return,
                 },
-                () = changed(&mut trust_changes) => {}
+                () = Trust::changed_in(&mut trust_changes) => {}
                 _ = look.tick() => {}
             }
             let now = SystemTime::now();
@@ -445,14 +446,6 @@ impl Manager {
         self.leaf =
             Some(Leaf { signer: Arc::clone(signer), renew_at: two_thirds(now, not_after), not_after });
         Ok(())
-    }
-}
-
-/// Waits for a change of what API servers trust; forever, when nobody tells.
-async fn changed(trust: &mut Option<Trust>) {
-    match trust {
-        Some(trust) => trust.changed().await,
-        None => std::future::pending().await,
     }
 }
 

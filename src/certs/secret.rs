@@ -17,9 +17,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::{
-    CertError, CertMetrics, CertResolver, Material, Places, ServingCertificate, certificates, explain,
-};
+use super::{CertError, CertMetrics, CertResolver, Material, Places, ServingCertificate, certificates};
+use crate::api_server::{Waits, explain};
 use crate::registration::Trust;
 
 /// How often what could not be taken into use is tried again: time alone can make it good.
@@ -71,7 +70,9 @@ impl Follower {
     /// Runs until it is dropped. With `trust`, a new certificate is served only once API servers accept it, or
     /// when the old one has expired.
     pub async fn run(mut self, trust: Option<Trust>) {
-        let mut events = watcher::watch_object(self.api.clone(), &self.name).default_backoff().boxed();
+        let mut trust_changes = trust.clone();
+        let mut events =
+            watcher::watch_object(self.api.clone(), &self.name).backoff(Waits::default()).boxed();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stored: Option<Option<Secret>> = None;
@@ -86,6 +87,7 @@ impl Follower {
                     Some(Err(error)) => watched = Err(format!("cannot watch it: {}", explain(&error))),
                     None => return,
                 },
+                () = Trust::changed_in(&mut trust_changes) => {}
                 _ = look.tick() => {}
             }
             let taken = stored.as_ref().map_or(Ok(()), |stored| {

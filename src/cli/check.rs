@@ -91,9 +91,9 @@ async fn call(webhook: &MutatingWebhook) -> anyhow::Result<String> {
     let mut roots = RootCertStore::empty();
     if let Some(ByteString(bundle)) = &webhook.client_config.ca_bundle {
         for certificate in CertificateDer::pem_slice_iter(bundle) {
-            roots
-                .add(certificate.context("caBundle is not PEM")?)
-                .context("caBundle has a certificate that is no CA")?;
+            let certificate = certificate
+                .map_err(|error| anyhow!("caBundle is not PEM: {}", crate::certs::pem_trouble(&error)))?;
+            roots.add(certificate).context("caBundle has a certificate that is no CA")?;
         }
     }
     if roots.is_empty() {

@@ -72,8 +72,8 @@ async fn apply(cluster: &ClusterOptions) -> Result<ExitCode, Failure> {
 
 /// Makes one as it should be, and says what was done, as kubectl does.
 ///
-/// What is there is replaced as a whole, not applied: fields that this version no longer has belong to whoever installed
-/// the CRD (`helm`, `kubectl`), and server-side apply would leave them. The API server writes nothing when nothing differs.
+/// Replaced, not applied: whoever installed the CRD (`helm`, `kubectl`) owns its fields, and server-side apply would leave
+/// those that are no more, and write itself in as an owner where nothing differs. A replacement that changes nothing is none.
 async fn bring_up_to_date(
     api: &Api<CustomResourceDefinition>,
     name: &str,

@@ -18,6 +18,7 @@ use tokio::time::interval;
 use super::{Presets, directory};
 use crate::api::validate::FieldError;
 use crate::api::{ClusterPodPreset, PodPreset, PresetKind};
+use crate::api_server::{self, Waits};
 use crate::inject::preset::Preset;
 use crate::inject::select::Level;
 use crate::inject::snapshot::{NamespaceEntry, NamespaceLabels, Snapshot};
@@ -144,7 +145,7 @@ fn changes(client: &Client) -> BoxStream<'static, Change> {
     let presets = |source: Source, resource: ApiResource| {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         watch_objects(api, watcher::Config::default().page_size(PAGE))
-            .default_backoff()
+            .backoff(Waits::default())
             .map(move |event| Change {
                 source,
                 event: event.map(|event| map(event, |object| preset(&object))),
@@ -155,7 +156,7 @@ fn changes(client: &Client) -> BoxStream<'static, Change> {
         Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
         watcher::Config::default().page_size(PAGE),
     )
-    .default_backoff()
+    .backoff(Waits::default())
     .map(|event| Change {
         source: Source::Namespaces,
         event: event.map(|event| map(event, |object| namespace(&object))),
@@ -200,15 +201,7 @@ fn namespace(object: &PartialObjectMeta<Namespace>) -> Item {
 
 /// The message of a watch error, with what to do where that is known.
 fn explain(error: &watcher::Error) -> String {
-    let mut message = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !message.contains(&cause_text) {
-            message = format!("{message}: {cause_text}");
-        }
-        source = cause.source();
-    }
+    let mut message = api_server::explain(error);
     if message.contains("404") || message.contains("NotFound") {
         message.push_str(" (are the CRDs installed? kubectl apply -f crds/)");
     }

@@ -116,7 +116,12 @@ pub fn brings_crds_up_to_date(cluster: &Cluster) {
     let old = json!([{"op": "add", "path": format!("{schema}/old"), "value": {"type": "string"}}]);
     let patch = ["patch", "crd", "podpresets.reach.dev", "--field-manager=helm", "--type=json", "--patch"];
     cluster.control_plane.kubectl(&[&patch[..], &[&old.to_string()]].concat());
-    let has_old = || String::from_utf8(crd()).expect("text").contains("f:old:");
+    let has_old = || {
+        let template =
+            "jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.old.type}";
+        let get = ["get", "crd", "podpresets.reach.dev", "--output", template];
+        cluster.control_plane.kubectl(&get).stdout == b"string"
+    };
     assert!(has_old());
     assert_eq!(
         apply(),

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::cert_manager::CertManager;
 use crate::support::control_plane::{ControlPlane, Options};
 use crate::support::installation::{API_SERVER_FLAG, Installation, VARIABLE, apply};
 use crate::support::pki::{Ca, Pair};
@@ -20,6 +22,8 @@ pub const KNOWN: &str = "known";
 /// A control plane with two API servers, the CRDs, and a preset for the pods of all releases.
 #[derive(Debug)]
 pub struct Cluster {
+    // A client ends before its server.
+    cert_manager: OnceLock<CertManager>,
     // Dropped before the folder that its API servers read.
     pub control_plane: ControlPlane,
     pub clients: Clients,
@@ -70,12 +74,17 @@ impl Cluster {
             "spec": {"env": [{"name": name, "value": value}]},
         });
         apply(&control_plane, &[preset]);
-        Self { control_plane, clients }
+        Self { cert_manager: OnceLock::new(), control_plane, clients }
     }
 
     /// Installs a release.
     pub fn install(&self, name: &str, values: &Value) -> Installation<'_> {
         Installation::new(&self.control_plane, name, values)
+    }
+
+    /// cert-manager, started for the first test that asks for it.
+    pub fn cert_manager(&self) -> &CertManager {
+        self.cert_manager.get_or_init(|| CertManager::start(&self.control_plane))
     }
 
     /// The kubeconfigs of both API servers.

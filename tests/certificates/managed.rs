@@ -17,6 +17,9 @@ use crate::support::serve::Reach;
 /// What the chart lets the process have.
 const MEMORY_KIB: u64 = 128 * 1024;
 
+/// Pods that there have to be.
+const LEAST: usize = 500;
+
 pub fn replicas_that_start_together_make_one_ca(cluster: &Cluster) {
     const ROUNDS: usize = 20;
     let release = cluster.install("together", &json!({"replicas": 5}));
@@ -111,10 +114,7 @@ pub fn a_damaged_secret_costs_nothing(cluster: &Cluster) {
     let adopted = start.elapsed();
     serve_on(&release, &mut replicas);
 
-    let while_damaged = load.so_far();
-    eventually("pods go on", || {
-        if load.so_far() > while_damaged + 50 { Ok(()) } else { Err(load.so_far().to_string()) }
-    });
+    load.await_pods(LEAST.max(load.so_far() + 50));
     let counts = load.stop();
     let peak = replicas.iter().map(Reach::peak_memory_kib).max().unwrap_or_default();
 
@@ -139,7 +139,7 @@ pub fn a_damaged_secret_costs_nothing(cluster: &Cluster) {
         adopted.as_secs_f32(),
         peak / 1024,
     );
-    counts.assert_all_injected(500);
+    counts.assert_all_injected(LEAST);
     assert!(peak < MEMORY_KIB, "{peak} KiB");
 }
 

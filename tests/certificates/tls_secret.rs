@@ -11,6 +11,9 @@ use crate::support::load::Load;
 use crate::support::pki::{Ca, Pair};
 use crate::support::serve::Reach;
 
+/// Pods that there have to be.
+const LEAST: usize = 200;
+
 const FAILING: &str = "reach_serving_certificate_reload_failing";
 
 pub fn of_others_is_followed_and_what_is_bad_is_not_taken(cluster: &Cluster) {
@@ -101,6 +104,7 @@ pub fn of_others_is_followed_and_what_is_bad_is_not_taken(cluster: &Cluster) {
             assert!(line.starts_with("-----") || !log.contains(line), "a key in the log");
         }
     }
+    load.await_pods(LEAST);
     let counts = load.stop();
     println!(
         "tls-secret: {renewals} renewals ({}), {} kinds of bad material kept out; {} of {} pods injected, {} failed, {} bare",
@@ -111,7 +115,7 @@ pub fn of_others_is_followed_and_what_is_bad_is_not_taken(cluster: &Cluster) {
         counts.failed,
         counts.bare
     );
-    counts.assert_all_injected(200);
+    counts.assert_all_injected(LEAST);
 }
 
 pub fn with_the_bundle_of_an_injector_is_followed(cluster: &Cluster) {
@@ -148,10 +152,12 @@ pub fn with_the_bundle_of_an_injector_is_followed(cluster: &Cluster) {
         write(&release, &next, &first_ca.pem);
         await_served(&release, &replicas, &next);
     }
+    load.await_pods(LEAST);
     let same = load.stop();
-    same.assert_all_injected(20);
+    same.assert_all_injected(LEAST);
 
-    // The injector puts the new CA in the place of the old one, so API servers refuse the old certificate from then on.
+    // That of cert-manager before 1.19 puts the new CA in the place of the old one, so API servers refuse the old certificate
+    // from then on.
     let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(20));
     let next = second_ca.server(&name);
     write(&release, &next, &second_ca.pem);
@@ -160,10 +166,7 @@ pub fn with_the_bundle_of_an_injector_is_followed(cluster: &Cluster) {
     await_served(&release, &replicas, &next);
     let took = start.elapsed();
     release.await_injection();
-    let so_far = load.so_far();
-    eventually("pods go on", || {
-        if load.so_far() > so_far + 50 { Ok(()) } else { Err(load.so_far().to_string()) }
-    });
+    load.await_pods(load.so_far() + 50);
     let counts = load.stop();
     for reach in &replicas {
         assert_eq!(reach.metric("reach_ca_bundle_writes_total"), Some(0.0), "it only looks");

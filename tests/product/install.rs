@@ -72,9 +72,12 @@ pub fn takes_one_command_under_the_restricted_level(product: &Product) {
 pub fn is_tested_by_both_versions_of_helm(product: &Product) {
     product.release(&[]);
     for version in VERSIONS {
-        // Without --logs: the chart has them printed, and Helm 3 looks for the Pod when it has deleted it.
-        let said = product.ask_helm(version, &["test", "reach", "--timeout=3m"]);
-        let line = said.lines().find(|line| line.starts_with("ok  pods.reach.dev"));
+        // Without --logs: the chart has them printed, and Helm 3 looks for the Pod when it has deleted it. Helm 4 logs
+        // them.
+        let tested = product.helm(version, &["test", "reach", "--timeout=3m"]);
+        let said = text(&tested);
+        assert!(tested.status.success(), "{said}");
+        let line = said.lines().find(|line| line.contains("ok  pods.reach.dev"));
         println!("helm test, {version:?}: {}", line.unwrap_or_else(|| panic!("{said}")));
     }
     // What cannot pass does not.

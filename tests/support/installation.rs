@@ -50,6 +50,8 @@ pub struct Installation<'c> {
     pub apis: Vec<Api>,
     /// The MutatingWebhookConfiguration as the chart has it.
     pub manifest: Value,
+    /// What the chart asks cert-manager for. Not applied: that takes its CRDs.
+    pub certificates: Vec<Value>,
     arguments: Vec<String>,
     kubeconfig: NamedTempFile,
     control_plane: &'c ControlPlane,
@@ -76,16 +78,26 @@ impl<'c> Installation<'c> {
     /// # Panics
     /// When the chart refuses the values or the API server an object.
     pub fn new(control_plane: &'c ControlPlane, name: &str, values: &Value) -> Self {
-        let (namespace, pods) = (format!("{name}-system"), format!("{name}-pods"));
         let mut all = json!({"fullnameOverride": name, "failurePolicy": "Fail", "timeoutSeconds": 10});
         let values = values.as_object().expect("values").clone();
         all.as_object_mut().expect("values").extend(values);
+        let namespace = format!("{name}-system");
         let rendered = helm::template_as(Version::V4, name, &namespace, &all, &[]).expect("the chart");
+        Self::of(control_plane, name, helm::objects(&rendered))
+    }
 
+    /// [`Self::new`] with the objects of a release of this name in the namespace `NAME-system`, wherever they come from. Of
+    /// two that are the same object, the later one counts.
+    ///
+    /// # Panics
+    /// When the API server refuses an object.
+    pub fn of(control_plane: &'c ControlPlane, name: &str, given: Vec<Value>) -> Self {
+        let (namespace, pods) = (format!("{name}-system"), format!("{name}-pods"));
         let mut arguments = Vec::new();
         let mut manifest = Value::Null;
+        let mut certificates = Vec::new();
         let mut objects = Vec::new();
-        for mut object in helm::objects(&rendered) {
+        for mut object in given {
             let kind = object["kind"].as_str().unwrap_or_default().to_owned();
             match kind.as_str() {
                 "Deployment" => {
@@ -107,7 +119,9 @@ impl<'c> Installation<'c> {
                 _ => {}
             }
             let is_hook = object["metadata"]["annotations"]["helm.sh/hook"].is_string();
-            if KINDS.contains(&kind.as_str()) && !is_hook {
+            if text(&object["apiVersion"]).starts_with("cert-manager.io/") {
+                certificates.push(object);
+            } else if KINDS.contains(&kind.as_str()) && !is_hook {
                 objects.push(object);
             }
         }
@@ -138,7 +152,7 @@ impl<'c> Installation<'c> {
             format!("--kubeconfig={}", kubeconfig.path().display()),
         ]);
         let name = name.to_owned();
-        Self { name, namespace, pods, apis, manifest, arguments, kubeconfig, control_plane }
+        Self { name, namespace, pods, apis, manifest, certificates, arguments, kubeconfig, control_plane }
     }
 
     /// Changes the arguments of replicas.

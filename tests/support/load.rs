@@ -13,6 +13,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use super::{PATIENCE, eventually_within};
+
 /// Every so many creations one is stored; the others are dry runs, which admission sees all the same.
 const STORED: usize = 20;
 
@@ -101,6 +103,17 @@ impl Load {
     /// How many pods there have been so far, whatever became of them.
     pub fn so_far(&self) -> usize {
         self.created.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there have been so many: how fast they come is the machine's affair.
+    ///
+    /// # Panics
+    /// When there are not in time.
+    pub fn await_pods(&self, count: usize) {
+        eventually_within(3 * PATIENCE, "enough pods", || match self.so_far() {
+            so_far if so_far >= count => Ok(()),
+            so_far => Err(so_far),
+        });
     }
 
     /// Ends it.
