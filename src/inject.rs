@@ -12,6 +12,7 @@ use crate::api::INJECTION_LABEL;
 
 pub mod annotation;
 pub mod defaults;
+pub mod java;
 pub mod json;
 pub mod merge;
 pub mod patch;
@@ -248,8 +249,7 @@ fn decide<'s>(
             sets.push(set);
             sets.len() - 1
         });
-        let variables =
-            plan.resolutions[resolution].iter().map(|variable| merge::meet(variable, container)).collect();
+        let variables = merge::meet(&plan.resolutions[resolution], container);
         let (has_env_from, env_from) = missing_env_from(&sets[resolution], container)?;
         let (has_mounts, mounts) = storage.added_mounts(position, &sets[resolution]);
         plan.containers.push(ContainerPlan {

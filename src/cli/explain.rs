@@ -215,7 +215,7 @@ fn variables(
         let own_names = own.iter().map(|own| own.name.to_string());
         let source = variable.parts.iter().find_map(|part| match &part.variable.value {
             VariableValue::Source(source) => Some(origin(source)),
-            VariableValue::Literal(_) => None,
+            VariableValue::Literal(_) | VariableValue::Java => None,
         });
         let from_presets = matches!(outcome, Outcome::Added | Outcome::Merged { .. });
         let used = variable.parts.iter().map(|part| self::part(part, from_presets));
@@ -238,8 +238,9 @@ fn variables(
             ),
             Outcome::Merged { value, add, .. } => {
                 let names = own_names.chain(add.iter().map(ToString::to_string));
-                (unique(names), Some(value.clone()), MERGED)
+                (unique(names), Some(value.clone()), if own.is_empty() { ADDED } else { MERGED })
             }
+            Outcome::Kept if own.is_empty() => (vec![], None, NOTHING),
             Outcome::Kept => (unique(own_names), own_value(), KEPT),
             Outcome::Unmergeable => (unique(own_names), None, UNMERGEABLE),
         };
@@ -257,6 +258,7 @@ fn variables(
 const ADDED: &str = "added: the container does not have it";
 const MERGED: &str = "merged: the container's own entries join, last";
 const KEPT: &str = "kept: the container's own value replaces what presets say";
+const NOTHING: &str = "not added: the container has no proxy variable whose value is known";
 const UNMERGEABLE: &str = "kept: the container's value comes from elsewhere and cannot be merged";
 
 fn unique(names: impl Iterator<Item = String>) -> Vec<String> {
@@ -279,6 +281,7 @@ fn part(part: &Part<'_>, used: bool) -> PartExplanation {
         value: match &part.variable.value {
             VariableValue::Literal(text) => text.to_string(),
             VariableValue::Source(source) => origin(source),
+            VariableValue::Java => "derived from the proxy variables".to_owned(),
         },
         strategy: Some(part.strategy),
         because: Some(match part.because {

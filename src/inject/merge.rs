@@ -3,6 +3,7 @@
 //! [`resolve`] merges the two levels of presets; [`meet`] lets the result meet a container's own
 //! variables. Both are pure, and the only places where merge strategies are interpreted.
 
+use super::java;
 use super::pod::{Container, EnvVar};
 use super::preset::{Preset, PresetLevel, ProxyVariable, Variable, VariableValue};
 use super::snapshot::Derived;
@@ -268,6 +269,8 @@ fn unite<'s>(parts: &[Part<'s>]) -> Value<'s> {
     for part in parts {
         match &part.variable.value {
             VariableValue::Source(source) => return Value::Source(source),
+            // What it says depends on the container.
+            VariableValue::Java => {}
             // A single value is not split: it is what its author wrote.
             VariableValue::Literal(text) if parts.len() == 1 && part.strategy == MergeStrategy::Replace => {
                 entries.push(text);
@@ -326,37 +329,92 @@ fn spellings<'s>(parts: &[Part<'s>]) -> Vec<&'s str> {
     names
 }
 
-/// Lets a merged variable meet the container's own variables.
+/// Lets merged variables meet the container's own variables.
 #[must_use]
-pub fn meet<'s>(variable: &Resolved<'s>, container: &Container<'_>) -> Outcome<'s> {
-    let identity = variable.parts[0].variable;
-    // If a name stands twice, the last one counts, as in the kubelet.
-    let mut own: Vec<(usize, &EnvVar<'_>)> = Vec::new();
-    for (index, candidate) in container.env.iter().enumerate() {
-        if identity.is(&candidate.name) {
-            own.retain(|(_, known)| known.name != candidate.name);
-            own.push((index, candidate));
+pub fn meet<'s>(variables: &[Resolved<'s>], container: &Container<'_>) -> Vec<Outcome<'s>> {
+    let mut outcomes: Vec<Outcome<'s>> =
+        variables.iter().map(|variable| variable.meet(container, "")).collect();
+    // After the others: it says what they have become.
+    if let Some(position) = variables.iter().position(Resolved::is_java) {
+        let effective = |proxy| effective(proxy, variables, &outcomes, container);
+        let [http, https, no] = [ProxyVariable::Http, ProxyVariable::Https, ProxyVariable::No].map(effective);
+        let proxies = java::Proxies { http: http.as_deref(), https: https.as_deref(), no: no.as_deref() };
+        let variable = &variables[position];
+        let own = variable.own(container).into_iter().map(|(_, own)| own.literal()).collect::<String>();
+        outcomes[position] = variable.meet(container, &java::options(proxies, &own));
+    }
+    outcomes
+}
+
+/// The value of a proxy variable that a container ends up with, as far as it is known.
+fn effective(
+    proxy: ProxyVariable,
+    variables: &[Resolved<'_>],
+    outcomes: &[Outcome<'_>],
+    container: &Container<'_>,
+) -> Option<String> {
+    let position = variables.iter().position(|variable| variable.parts[0].variable.proxy == Some(proxy));
+    let own = || {
+        let own = container.env.iter().rev().find(|own| ProxyVariable::of(&own.name) == Some(proxy));
+        own.filter(|own| !own.is_from()).map(|own| own.literal().to_owned())
+    };
+    let Some(position) = position else { return own() };
+    match &outcomes[position] {
+        Outcome::Merged { value, .. } => Some(value.clone()),
+        Outcome::Kept => own(),
+        // What cannot be seen may say more, but hardly less.
+        Outcome::Added | Outcome::Unmergeable => variables[position].value.literal(),
+    }
+}
+
+// === impl Resolved ===
+
+impl<'s> Resolved<'s> {
+    /// The container's own values of the variable and their positions, one for each spelling. If a name stands twice,
+    /// the last one counts, as in the kubelet.
+    fn own<'c, 'a>(&self, container: &'c Container<'a>) -> Vec<(usize, &'c EnvVar<'a>)> {
+        let identity = self.parts[0].variable;
+        let mut own: Vec<(usize, &EnvVar<'_>)> = Vec::new();
+        for (index, candidate) in container.env.iter().enumerate() {
+            if identity.is(&candidate.name) {
+                own.retain(|(_, known)| known.name != candidate.name);
+                own.push((index, candidate));
+            }
         }
+        own
     }
-    if own.is_empty() {
-        return Outcome::Added;
+
+    /// Whether it says what the container's proxy variables become.
+    fn is_java(&self) -> bool {
+        self.parts.iter().any(|part| part.variable.value == VariableValue::Java)
     }
-    if variable.strategy == MergeStrategy::Replace || matches!(variable.value, Value::Source(_)) {
-        return Outcome::Kept;
+
+    /// Lets it meet the container's own variables. `extra` is an entry that the container itself is the reason for.
+    fn meet(&self, container: &Container<'_>, extra: &str) -> Outcome<'s> {
+        let own = self.own(container);
+        if own.is_empty() && extra.is_empty() {
+            let is_nothing = self.is_java() && self.value.literal().is_some_and(|value| value.is_empty());
+            return if is_nothing { Outcome::Kept } else { Outcome::Added };
+        }
+        if matches!(self.value, Value::Source(_))
+            || (self.strategy == MergeStrategy::Replace && !own.is_empty())
+        {
+            return if own.is_empty() { Outcome::Added } else { Outcome::Kept };
+        }
+        if own.iter().any(|(_, variable)| variable.is_from()) {
+            return Outcome::Unmergeable;
+        }
+        let literals: Vec<&str> = own.iter().map(|(_, variable)| variable.literal()).collect();
+        let value = self.value.with(&literals, extra);
+        let set = own.iter().filter(|(_, own)| own.literal() != value).map(|(index, _)| *index).collect();
+        let add = self
+            .spellings
+            .iter()
+            .filter(|name| own.iter().all(|(_, own)| *own.name != ***name))
+            .copied()
+            .collect();
+        Outcome::Merged { value, set, add }
     }
-    if own.iter().any(|(_, variable)| variable.is_from()) {
-        return Outcome::Unmergeable;
-    }
-    let literals: Vec<&str> = own.iter().map(|(_, variable)| variable.literal()).collect();
-    let value = variable.value.with(&literals);
-    let set = own.iter().filter(|(_, own)| own.literal() != value).map(|(index, _)| *index).collect();
-    let add = variable
-        .spellings
-        .iter()
-        .filter(|name| own.iter().all(|(_, own)| *own.name != ***name))
-        .copied()
-        .collect();
-    Outcome::Merged { value, set, add }
 }
 
 // === impl Value ===
@@ -374,7 +432,7 @@ impl Value<'_> {
     }
 
     /// The union with the container's own values, which come last.
-    fn with(&self, own: &[&str]) -> String {
+    fn with(&self, own: &[&str], extra: &str) -> String {
         match self {
             Self::List(list) => {
                 let mut union = list.clone();
@@ -393,6 +451,7 @@ impl Value<'_> {
                 let mut united: Vec<&str> = entries
                     .iter()
                     .copied()
+                    .chain(Some(extra).filter(|extra| !extra.is_empty()))
                     .filter(|entry| !own.iter().any(|own| contains(own, entry, separator)))
                     .collect();
                 for (position, text) in own.iter().enumerate() {
@@ -425,7 +484,7 @@ impl Variable {
     fn source(&self) -> Option<&str> {
         match &self.value {
             VariableValue::Source(source) => Some(source),
-            VariableValue::Literal(_) => None,
+            VariableValue::Literal(_) | VariableValue::Java => None,
         }
     }
 }

@@ -6,10 +6,11 @@ use std::hash::Hasher;
 use serde_json::Value;
 
 use super::defaults;
+use super::java;
 use super::select::{Selector, SelectorError};
 use crate::api::{
     ClusterPodPreset, LetterCase, MergeStrategy, NoProxyForm, NoProxySource, PodPreset, PresetKind,
-    PresetSpec, PresetVariable,
+    PresetSpec, PresetVariable, Runtime,
 };
 use crate::no_proxy::portable::{Author, List};
 
@@ -91,6 +92,8 @@ pub enum VariableValue {
     Literal(Box<str>),
     /// `valueFrom`, as JSON text.
     Source(Box<str>),
+    /// What [`super::java`] makes of the proxy variables of a container.
+    Java,
 }
 
 /// An entry of `envFrom`.
@@ -253,6 +256,9 @@ impl fmt::Display for Preset {
     }
 }
 
+/// Makes Node.js read proxy variables, from 22.21 and 24.5 on.
+const NODE: &str = "NODE_USE_ENV_PROXY";
+
 /// FNV-1a over the content: short, and the same in every version of reach and on every machine.
 fn digest(spec: &PresetSpec) -> u64 {
     let content = PresetSpec { selector: None, priority: 0, ..spec.clone() };
@@ -267,6 +273,15 @@ fn variables(spec: &PresetSpec) -> Box<[Variable]> {
     let has = |proxy| variables.iter().any(|variable| variable.proxy == Some(proxy));
     if !spec.no_proxy_from.is_empty() && !has(ProxyVariable::No) {
         variables.push(Variable::literal(ProxyVariable::No.lower(), ""));
+    }
+    for runtime in &spec.derive {
+        match runtime {
+            Runtime::Java => variables.push(Variable::java()),
+            Runtime::Node if variables.iter().all(|variable| *variable.name != *NODE) => {
+                variables.push(Variable::literal(NODE, "1"));
+            }
+            Runtime::Node => {}
+        }
     }
     variables.into()
 }
@@ -316,6 +331,16 @@ impl Variable {
             merge_strategy: None,
             separator: None,
         })
+    }
+
+    /// The options of a JVM, joined with those that a container has.
+    fn java() -> Self {
+        Self {
+            value: VariableValue::Java,
+            strategy: Some(MergeStrategy::Merge),
+            separator: Some(" ".into()),
+            ..Self::literal(java::VARIABLE, "")
+        }
     }
 
     /// Whether a variable of a container is this one.

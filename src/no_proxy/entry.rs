@@ -150,7 +150,8 @@ impl Entry {
             return Self::Other(Unread::Url);
         }
         // Without brackets, a colon in what stands before it is an address that was written wrong.
-        if host.contains(':') && !host.starts_with('[') {
+        let is_bracketed = host.starts_with('[') && host.ends_with(']');
+        if host.contains(':') && !is_bracketed {
             return Self::Other(Unread::BadPort);
         }
         let Ok(port) = port.parse() else {
@@ -158,7 +159,6 @@ impl Entry {
         };
         match Self::parse(host) {
             Self::Other(why) => Self::Other(why),
-            Self::Port { .. } => Self::Other(Unread::BadPort),
             host => Self::Port { host: Box::new(host), port },
         }
     }
@@ -204,9 +204,7 @@ impl Entry {
             Self::Other(why) => {
                 matches!(why, Unread::NotAscii | Unread::BadPort | Unread::BadRange | Unread::BadPrefix)
             }
-            Self::Port { host, .. } => {
-                !matches!(**host, Self::Name(_) | Self::Address(IpAddr::V4(_)) | Self::Network(IpNet::V4(_)))
-            }
+            Self::Port { host, .. } => host.breaks_clients(),
             _ => false,
         }
     }
