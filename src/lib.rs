@@ -8,6 +8,7 @@ pub mod admission; // AdmissionReview in, AdmissionReview out
 pub mod api; // ClusterPodPreset, PodPreset: types, schema, rules
 pub mod certs; // the serving certificate
 pub mod cli; // one file per command
+pub mod clients; // how HTTP clients read their proxy variables
 pub mod inject; // the engine: pod + presets -> what to add
 pub mod lease; // a Lease, taken when there is something to do
 pub mod manifest; // streams of YAML and JSON documents, edited as text
