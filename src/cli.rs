@@ -13,6 +13,7 @@ mod crds;
 mod explain;
 mod inject;
 mod input;
+mod route;
 mod serve;
 
 /// Exit code of a failed operation or bad input. Wrong usage is 2, by clap.
@@ -31,6 +32,7 @@ Examples:
   reach serve --presets examples/presets             serve the webhook with presets from files
   reach inject -f deployment.yaml --presets presets  show a manifest as the webhook would change it
   reach explain -f deployment.yaml --presets presets say where each value comes from
+  reach route https://web.corp.example/              say which clients go through the proxy, and why
   reach crds | kubectl apply -f -                    install the CRDs";
 
 #[derive(Debug, Subcommand)]
@@ -38,6 +40,7 @@ enum Command {
     Serve(Box<serve::Arguments>),
     Inject(inject::Arguments),
     Explain(explain::Arguments),
+    Route(route::Arguments),
     Crds(crds::Arguments),
     Check(check::Arguments),
     Completions(completions::Arguments),
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Route(arguments) => route::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),

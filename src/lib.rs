@@ -9,6 +9,7 @@ pub mod api; // ClusterPodPreset, PodPreset: types, schema, rules
 mod api_server; // how its errors read, when to ask it again
 pub mod certs; // the serving certificate
 pub mod cli; // one file per command
+pub mod clients; // how HTTP clients read their proxy variables
 pub mod inject; // the engine: pod + presets -> what to add
 pub mod lease; // a Lease, taken when there is something to do
 pub mod manifest; // streams of YAML and JSON documents, edited as text

@@ -1,4 +1,4 @@
-//! What `reach inject` and `reach explain` read: manifests, presets, a namespace.
+//! What `reach inject`, `reach explain` and `reach route` read: manifests, presets, a namespace.
 
 use std::fs;
 use std::io::Read;
@@ -17,6 +17,13 @@ pub struct Input {
     /// Manifest, folder of manifests, or - for standard input; may be repeated
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
     filenames: Vec<PathBuf>,
+    #[command(flatten)]
+    presets: Presets,
+}
+
+/// Where presets come from, and for which namespace.
+#[derive(Debug, clap::Args)]
+pub struct Presets {
     /// Presets (and Namespaces, for their labels) from files or folders; without it, from the cluster of the current kubeconfig
     #[arg(long, value_name = "PATH", num_args = 1.., env = "REACH_PRESETS", value_delimiter = ':')]
     presets: Vec<PathBuf>,
@@ -64,36 +71,53 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 impl Input {
-    /// Reads the manifests. Every file that cannot be read is reported.
+    /// Reads the manifests.
     pub fn files(&self) -> Result<Vec<File>, Failure> {
-        let mut files = Vec::new();
-        let mut errors = Vec::new();
-        for name in &self.filenames {
-            if name.as_os_str() == "-" {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-                files.push(File { name: "standard input".to_owned(), text });
-                continue;
-            }
-            let read = |file: &Path| {
-                fs::read_to_string(file).map(|text| File { name: file.display().to_string(), text })
-            };
-            let failed = |file: &Path, error: std::io::Error| {
-                format!("{}: {}", file.display(), directory::cannot_read(&error))
-            };
-            match directory::files(name) {
-                Ok(found) => {
-                    for file in found {
-                        match read(&file) {
-                            Ok(read) => files.push(read),
-                            Err(error) => errors.push(failed(&file, error)),
-                        }
+        files(&self.filenames)
+    }
+
+    /// Loads the presets.
+    pub fn lookup(&self) -> Result<Lookup, Failure> {
+        self.presets.lookup()
+    }
+}
+
+/// Reads manifests. Every file that cannot be read is reported.
+pub fn files(names: &[PathBuf]) -> Result<Vec<File>, Failure> {
+    let mut files = Vec::new();
+    let mut errors = Vec::new();
+    for name in names {
+        if name.as_os_str() == "-" {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+            files.push(File { name: "standard input".to_owned(), text });
+            continue;
+        }
+        let read = |file: &Path| {
+            fs::read_to_string(file).map(|text| File { name: file.display().to_string(), text })
+        };
+        let failed = |file: &Path, error: std::io::Error| {
+            format!("{}: {}", file.display(), directory::cannot_read(&error))
+        };
+        match directory::files(name) {
+            Ok(found) => {
+                for file in found {
+                    match read(&file) {
+                        Ok(read) => files.push(read),
+                        Err(error) => errors.push(failed(&file, error)),
                     }
                 }
-                Err(error) => errors.push(failed(name, error)),
             }
+            Err(error) => errors.push(failed(name, error)),
         }
-        if errors.is_empty() { Ok(files) } else { Err(Failure::Messages(errors)) }
+    }
+    if errors.is_empty() { Ok(files) } else { Err(Failure::Messages(errors)) }
+}
+
+impl Presets {
+    /// The paths that were given.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.presets
     }
 
     /// Loads the presets.

@@ -1,0 +1,136 @@
+//! A file of variables, as `/etc/environment`, `EnvironmentFile=` and `--env-file` have them.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::super::Failure;
+use crate::clients::Environment;
+use crate::presets::directory;
+
+/// Reads a file, or standard input. Every line that is wrong is reported.
+pub fn read(file: &Path) -> Result<Environment, Failure> {
+    let (name, text) = if file.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+        ("standard input".to_owned(), text)
+    } else {
+        let name = file.display().to_string();
+        let text = fs::read_to_string(file).map_err(|error| {
+            Failure::Messages(vec![format!("{name}: {}", directory::cannot_read(&error))])
+        })?;
+        (name, text)
+    };
+    parse(&text).map_err(|errors| {
+        Failure::Messages(errors.into_iter().map(|error| format!("{name}, {error}")).collect())
+    })
+}
+
+/// Lines of `KEY=VALUE` or `export KEY=VALUE`, with or without quotes; `#` begins a comment. Messages have no value:
+/// it may be a secret.
+fn parse(text: &str) -> Result<Environment, Vec<String>> {
+    let mut environment = Environment::default();
+    let mut errors = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match parse_line(line) {
+            Ok((name, value)) => environment.set(name, value),
+            Err(message) => errors.push(format!("line {}: {message}", index + 1)),
+        }
+    }
+    if errors.is_empty() { Ok(environment) } else { Err(errors) }
+}
+
+fn parse_line(line: &str) -> Result<(&str, String), String> {
+    let assignment = line.strip_prefix("export ").unwrap_or(line).trim_start();
+    let (name, value) =
+        assignment.split_once('=').ok_or("expected KEY=VALUE, for example no_proxy=.svc,10.96.0.0/12")?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if name.is_empty() || !name.chars().all(is_name) || name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err("expected a name of letters, digits and _ in front of =, without spaces".to_owned());
+    }
+    let value = value.trim_start();
+    let value = match value.chars().next() {
+        Some(quote @ ('"' | '\'')) => {
+            let (value, rest) = unquote(&value[1..], quote).ok_or_else(|| {
+                format!("{name}: the quote has no end: write another {quote} behind the value")
+            })?;
+            let rest = rest.trim();
+            if !rest.is_empty() && !rest.starts_with('#') {
+                return Err(format!("{name}: expected nothing behind the quotes: quote the whole value"));
+            }
+            value
+        }
+        _ => {
+            let comment = value
+                .match_indices('#')
+                .map(|(at, _)| at)
+                .find(|at| *at == 0 || value[..*at].ends_with(char::is_whitespace));
+            value[..comment.unwrap_or(value.len())].trim_end().to_owned()
+        }
+    };
+    Ok((name, value))
+}
+
+/// What stands before the closing quote, and behind it. Between double quotes, a backslash makes the next of
+/// `" \ $ `` ` plain, as in a shell.
+fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, c)) = characters.next() {
+        match c {
+            _ if c == quote => return Some((value, &text[at + c.len_utf8()..])),
+            '\\' if quote == '"' => match characters.next()? {
+                (_, plain @ ('"' | '\\' | '$' | '`')) => value.push(plain),
+                (_, other) => value.extend(['\\', other]),
+            },
+            _ => value.push(c),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_a_line_is_read() {
+        let text = "# comment\n\nhttp_proxy=http://proxy:3128\nexport  https_proxy=\"http://proxy:3128\" # too\r\n\
+            no_proxy='.svc, 10.96.0.0/12'\nNO_PROXY=.svc, #rest\n EMPTY=\nhash=a#b\nescaped=\"a\\\"b\\n\\\\\"\nhttp_proxy=last\n";
+        let environment = parse(text).unwrap();
+        let pairs: Vec<_> = environment.iter().map(|variable| (variable.name, variable.value)).collect();
+        assert_eq!(
+            pairs,
+            [
+                ("http_proxy", "last"),
+                ("https_proxy", "http://proxy:3128"),
+                ("no_proxy", ".svc, 10.96.0.0/12"),
+                ("NO_PROXY", ".svc,"),
+                ("EMPTY", ""),
+                ("hash", "a#b"),
+                ("escaped", "a\"b\\n\\"),
+            ]
+        );
+    }
+
+    #[test]
+    fn every_wrong_line_is_reported_without_its_value() {
+        let errors = parse("secret\nno proxy=secret\nx='secret\ny=\"sec\"ret\n=secret\nok=1").unwrap_err();
+        for (error, expected) in errors.iter().zip([
+            "line 1: expected KEY=VALUE",
+            "line 2: expected a name",
+            "line 3: x: the quote has no end",
+            "line 4: y: expected nothing behind the quotes",
+            "line 5: expected a name",
+        ]) {
+            assert!(error.starts_with(expected) && !error.contains("secret"), "{error}");
+        }
+        assert_eq!(errors.len(), 5);
+    }
+}
