@@ -17,7 +17,7 @@ mod curl;
 mod dotnet;
 mod environment;
 mod go;
-mod httpx;
+pub(crate) mod httpx;
 mod java;
 mod node;
 mod proxy;

@@ -30,7 +30,9 @@ fn namespaced(name: &str, spec: Value) -> Value {
     object("PodPreset", json!({"name": name, "namespace": "shop", "generation": 1}), spec)
 }
 
+/// As written, unless the example says otherwise: the portable form is sorted, and most examples are about order.
 fn object(kind: &str, metadata: Value, spec: Value) -> Value {
+    let spec = merge(json!({"noProxyForm": "AsWritten"}), spec);
     json!({"apiVersion": "reach.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
 }
 

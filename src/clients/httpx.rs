@@ -81,6 +81,12 @@ pub fn route(environment: &Environment, target: &Target) -> Route {
     }
 }
 
+/// Whether httpx can be told this entry. One that it cannot makes every request fail, whatever its URL.
+#[must_use]
+pub fn accepts(entry: &str) -> bool {
+    pattern(entry).is_some()
+}
+
 fn is_for(variable: &Variable<'_>, key: &str) -> bool {
     variable.name.to_lowercase().strip_suffix("_proxy") == Some(key)
 }

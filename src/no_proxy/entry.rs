@@ -68,7 +68,7 @@ pub enum Unread {
     BadPrefix,
     /// Something with colons that is no IPv6 address, and no port.
     BadPort,
-    /// A range whose ends are IPv6 addresses, or that goes backwards.
+    /// A range that goes backwards, or with IPv6 addresses as its ends.
     BadRange,
     /// It has characters that are not ASCII.
     NotAscii,
@@ -121,19 +121,22 @@ impl Entry {
         if text.contains("://") || text.contains('@') {
             return Self::Other(Unread::Url);
         }
+        let Ok(address) = address.parse() else {
+            let is_numeric = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+            let is_address = !address.is_empty() && address.bytes().all(is_numeric);
+            return Self::Other(if is_address { Unread::BadAddress } else { Unread::Url });
+        };
+        // Digits without a leading zero: `IpNet` itself would take more than clients do.
+        let net = |prefix: &str| {
+            let length = prefix.parse().ok().filter(|length: &u8| length.to_string() == prefix)?;
+            IpNet::new(address, length).ok()
+        };
         if let Some((prefix, port)) = prefix.split_once(':')
-            && let (Ok(net), Ok(port)) = (format!("{address}/{prefix}").parse(), port.parse())
+            && let (Some(net), Ok(port)) = (net(prefix), port.parse())
         {
             return Self::Port { host: Box::new(Self::Network(net)), port };
         }
-        let looks_numeric = address.parse::<IpAddr>().is_ok()
-            || !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        match text.parse() {
-            Ok(net) => Self::Network(net),
-            Err(_) if address.parse::<IpAddr>().is_ok() => Self::Other(Unread::BadPrefix),
-            Err(_) if looks_numeric => Self::Other(Unread::BadAddress),
-            Err(_) => Self::Other(Unread::Url),
-        }
+        net(prefix).map_or(Self::Other(Unread::BadPrefix), Self::Network)
     }
 
     fn range(text: &str) -> Option<Self> {
@@ -191,22 +194,6 @@ impl Entry {
             return Self::Other(Unread::BadName);
         }
         Self::Name(Name { text: name.to_ascii_lowercase().into(), form, rooted })
-    }
-
-    /// Whether this entry in a list makes a client fail for every URL, not only for those that it is about.
-    ///
-    /// httpx 0.28 makes a URL pattern `all://*ENTRY` of what is no IPv4 address, bare IPv6 address or `localhost`
-    /// (`get_environment_proxies` in `_utils.py`), and raises when that is no URL.
-    #[must_use]
-    pub fn breaks_clients(&self) -> bool {
-        match self {
-            Self::Bracketed(_) | Self::Network(IpNet::V6(_)) => true,
-            Self::Other(why) => {
-                matches!(why, Unread::NotAscii | Unread::BadPort | Unread::BadRange | Unread::BadPrefix)
-            }
-            Self::Port { host, .. } => host.breaks_clients(),
-            _ => false,
-        }
     }
 
     /// The IPv4 network that an entry is, with the host bits gone.
@@ -279,6 +266,8 @@ mod tests {
             ("10.0.0.300", Entry::Other(BadAddress)),
             ("010.0.0.1", Entry::Other(BadAddress)),
             ("10.0.0.300/8", Entry::Other(BadAddress)),
+            ("010.0.0.1/8", Entry::Other(BadAddress)),
+            ("10.0.0.0/08", Entry::Other(BadPrefix)),
             ("10.0.0.0/33", Entry::Other(BadPrefix)),
             ("web:http", Entry::Other(BadPort)),
             ("web:99999", Entry::Other(BadPort)),

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::entries;
 use super::entry::{Entry, Name, NameForm};
+use crate::clients::httpx;
 
 /// A list, read once, in the portable form.
 ///
@@ -73,7 +74,7 @@ impl List {
             let entry = Entry::parse(written);
             is_any = Some(is_any.unwrap_or(true) && entry == Entry::Any);
             expand(&entry, written, &mut items);
-            if entry.breaks_clients() {
+            if breaks_clients(&entry, written) {
                 match author {
                     Author::Preset => left_out.push(written.into()),
                     Author::Pod => items.push(Item::new(Class::Other, 0, written.into())),
@@ -160,14 +161,18 @@ fn expand(entry: &Entry, written: &str, items: &mut Vec<Item>) {
             let sort = number((*from).into()) << 32 | number((*to).into());
             push(Class::Range, sort, format!("{from}-{to}"));
         }
+        _ if breaks_clients(entry, written) => {}
         // As written: an entry without its port would let more past the proxy.
-        Entry::Port { .. } if !entry.breaks_clients() => push(Class::Port, 0, written.to_ascii_lowercase()),
+        Entry::Port { .. } => push(Class::Port, 0, written.to_ascii_lowercase()),
         Entry::Wildcard => push(Class::Other, 0, written.to_ascii_lowercase()),
         // Names of variables have a case.
-        Entry::Reference => push(Class::Other, 0, written.to_owned()),
-        Entry::Other(_) if !entry.breaks_clients() => push(Class::Other, 0, written.to_owned()),
-        Entry::Port { .. } | Entry::Other(_) => {}
+        Entry::Reference | Entry::Other(_) => push(Class::Other, 0, written.to_owned()),
     }
+}
+
+/// Whether this entry makes a client fail for every URL, not only for those that it is about. httpx is the only one.
+fn breaks_clients(entry: &Entry, written: &str) -> bool {
+    *entry != Entry::Reference && !httpx::accepts(written)
 }
 
 /// `.x,x`: the first is the names under it for those who take `x` for a host (Node's http agent, axios), the second the
@@ -259,17 +264,17 @@ mod tests {
 
     #[test]
     fn what_is_left_out_of_a_preset_is_told_and_stays_in_a_pod() {
-        let written = "fd00::/64,[fd00::1],bücher.example,10.0.0.0/99,ok";
+        let written = "fd00::/64,[fd00::1],bücher.example,web:http,ok";
         let of_preset = List::parse(written, Author::Preset);
         assert_eq!(
             of_preset.left_out().iter().map(|entry| &**entry).collect::<Vec<_>>(),
-            ["fd00::/64", "[fd00::1]", "bücher.example", "10.0.0.0/99"]
+            ["fd00::/64", "[fd00::1]", "bücher.example", "web:http"]
         );
         assert_eq!(unite([&of_preset].into_iter()), ".ok,ok,localhost,127.0.0.1,fd00::1");
         let of_pod = List::parse(written, Author::Pod);
         assert_eq!(
             unite([&of_pod].into_iter()),
-            ".ok,ok,localhost,127.0.0.1,fd00::1,10.0.0.0/99,[fd00::1],bücher.example,fd00::/64"
+            ".ok,ok,localhost,127.0.0.1,fd00::1,[fd00::1],bücher.example,fd00::/64,web:http"
         );
     }
 }

@@ -26,7 +26,13 @@ pub fn portable(presets: &[&str], own: &[&str]) -> String {
             return "*".to_owned();
         }
         for entry in entries {
-            if !put(entry, &mut sorted) && is_own {
+            // What breaks a client is no more than what can be said in another way.
+            let breaks = !entry.contains("$(") && breaks(entry);
+            let mut becomes = Sorted::new();
+            put(entry, &mut becomes);
+            becomes.retain(|(class, _, _)| !breaks || *class < PORT);
+            sorted.append(&mut becomes);
+            if breaks && is_own {
                 sorted.insert((OTHER, 0, entry.to_owned()));
             }
         }
@@ -34,53 +40,73 @@ pub fn portable(presets: &[&str], own: &[&str]) -> String {
     sorted.into_iter().map(|(_, _, text)| text).collect::<Vec<_>>().join(",")
 }
 
-/// Puts what an entry becomes; returns whether it may stay.
-fn put(entry: &str, sorted: &mut Sorted) -> bool {
+/// Whether httpx, which makes the URL `all://*ENTRY` of most entries, raises.
+fn breaks(entry: &str) -> bool {
+    if entry.chars().any(char::is_control) {
+        return true;
+    }
+    let (has_scheme, text) = entry.split_once("://").map_or((false, entry), |(_, rest)| (true, rest));
+    let before_slash = text.split('/').next().expect("a first part");
+    if !has_scheme {
+        if v4(before_slash).is_some() {
+            return false;
+        }
+        if before_slash.split('%').next().expect("a first part").parse::<Ipv6Addr>().is_ok() {
+            return text.contains('/') || text.contains(']');
+        }
+        if !entry.is_ascii() {
+            return true;
+        }
+    }
+    let authority = text.split(['/', '?', '#']).next().expect("a first part");
+    let host_and_port = authority.rsplit('@').next().expect("a last part");
+    let closing = if has_scheme && host_and_port.starts_with('[') { host_and_port.find(']') } else { None };
+    let (host, port) = match closing {
+        Some(end) => (&host_and_port[..=end], host_and_port[end + 1..].trim_start_matches(':')),
+        None => host_and_port.split_once(':').unwrap_or((host_and_port, "")),
+    };
+    let is_four_numbers = has_scheme
+        && host.split('.').count() == 4
+        && host.split('.').all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit()));
+    port.chars().any(|c| !c.is_ascii_digit()) || (is_four_numbers && v4(host).is_none())
+}
+
+/// Puts what an entry becomes.
+fn put(entry: &str, sorted: &mut Sorted) {
     let mut add = |class: u8, number: u128, text: String| {
         sorted.insert((class, number, text));
     };
-    if entry.contains("$(") {
-        add(OTHER, 0, entry.to_owned());
-        return true;
-    }
-    if entry.bytes().any(|byte| byte >= 0x80) {
-        return false;
+    if entry.contains("$(") || !entry.is_ascii() {
+        return add(OTHER, 0, entry.to_owned());
     }
     if entry == "*" {
-        add(ANY, 0, entry.to_owned());
-        return true;
+        return add(ANY, 0, entry.to_owned());
     }
     if entry.contains(';') {
-        add(OTHER, 0, entry.to_owned());
-        return true;
+        return add(OTHER, 0, entry.to_owned());
     }
     if let Some(address) = v4(entry) {
-        add(ADDRESS, address.into(), dotted(address));
-        return true;
+        return add(ADDRESS, address.into(), dotted(address));
     }
-    if let Ok(address) = entry.parse::<Ipv6Addr>() {
-        add(ADDRESS, address.into(), address.to_string());
-        return true;
+    let unbracketed = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
+    if let Ok(address) = unbracketed.parse::<Ipv6Addr>() {
+        return add(ADDRESS, address.into(), address.to_string());
     }
-    if entry.starts_with('[') && entry.ends_with(']') {
-        if let Ok(address) = entry[1..entry.len() - 1].parse::<Ipv6Addr>() {
-            add(ADDRESS, address.into(), address.to_string());
-        }
-        return false;
+    if unbracketed != entry {
+        return add(OTHER, 0, entry.to_owned());
     }
     if let Some((host, prefix)) = entry.split_once('/') {
         return slash(entry, host, prefix, add);
     }
     if let Some((from, to)) = entry.split_once('-') {
-        let is_v6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
-        match (v4(from), v4(to)) {
-            (Some(a), Some(b)) if a <= b => {
-                add(RANGE, u128::from(a) << 32 | u128::from(b), entry.to_owned());
-                return true;
-            }
-            (Some(_), _) if v4(to).is_some() || is_v6(to) => return false,
-            (None, _) if is_v6(from) && (v4(to).is_some() || is_v6(to)) => return false,
-            _ => {}
+        let is_address = |text: &str| v4(text).is_some() || text.parse::<Ipv6Addr>().is_ok();
+        if let (Some(from), Some(to)) = (v4(from), v4(to))
+            && from <= to
+        {
+            return add(RANGE, u128::from(from) << 32 | u128::from(to), entry.to_owned());
+        }
+        if is_address(from) && is_address(to) {
+            return add(OTHER, 0, entry.to_owned());
         }
     }
     if let Some((host, port)) = entry.rsplit_once(':') {
@@ -89,8 +115,7 @@ fn put(entry: &str, sorted: &mut Sorted) -> bool {
     let Some((name, end)) = name(entry) else {
         // A star in a name has no case; what is no name at all stays as it is.
         let starred = is_starred(entry) && !entry.contains('@');
-        add(OTHER, 0, if starred { entry.to_ascii_lowercase() } else { entry.to_owned() });
-        return true;
+        return add(OTHER, 0, if starred { entry.to_ascii_lowercase() } else { entry.to_owned() });
     };
     for end in if end { vec!["", "."] } else { vec![""] } {
         if name != "localhost" {
@@ -102,15 +127,10 @@ fn put(entry: &str, sorted: &mut Sorted) -> bool {
             add(NAME, 0, format!(".localhost{end}"));
         }
     }
-    true
 }
 
 /// Something with a slash: a network, or something that clients do not read.
-fn slash(entry: &str, host: &str, prefix: &str, mut add: impl FnMut(u8, u128, String)) -> bool {
-    if entry.contains("://") || entry.contains('@') {
-        add(OTHER, 0, entry.to_owned());
-        return true;
-    }
+fn slash(entry: &str, host: &str, prefix: &str, mut add: impl FnMut(u8, u128, String)) {
     let length = |text: &str, most: u32| -> Option<u32> {
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit())
             && (text == "0" || !text.starts_with('0'))
@@ -118,51 +138,44 @@ fn slash(entry: &str, host: &str, prefix: &str, mut add: impl FnMut(u8, u128, St
         text.parse().ok().filter(|length| is_number && *length <= most)
     };
     let is_v6 = host.parse::<Ipv6Addr>().is_ok();
+    let of_host = if is_v6 { 128 } else { 32 };
     if let Some((prefix, port)) = prefix.split_once(':')
         && port.parse::<u16>().is_ok()
+        && (v4(host).is_some() || is_v6)
+        && length(prefix, of_host).is_some()
     {
-        if v4(host).is_some() && length(prefix, 32).is_some() {
-            add(PORT, 0, entry.to_ascii_lowercase());
-            return true;
-        }
-        if is_v6 && length(prefix, 128).is_some() {
-            return false;
-        }
+        return add(PORT, 0, entry.to_ascii_lowercase());
     }
-    if let Some(address) = v4(host) {
-        let Some(length) = length(prefix, 32) else {
-            return false;
-        };
-        let masked = if length == 0 { 0 } else { address >> (32 - length) << (32 - length) };
-        if masked != address || length == 32 {
-            add(ADDRESS, address.into(), dotted(address));
-        }
-        add(NETWORK, u128::from(masked) << 8 | u128::from(length), format!("{}/{length}", dotted(masked)));
-        return true;
+    let Some(address) = v4(host).filter(|_| length(prefix, 32).is_some()) else {
+        // An IPv6 network cannot be said in another way.
+        return add(OTHER, 0, entry.to_owned());
+    };
+    let length = length(prefix, 32).expect("just seen");
+    let masked = if length == 0 { 0 } else { address >> (32 - length) << (32 - length) };
+    if masked != address || length == 32 {
+        add(ADDRESS, address.into(), dotted(address));
     }
-    if is_v6 {
-        return false;
-    }
-    add(OTHER, 0, entry.to_owned());
-    true
+    add(NETWORK, u128::from(masked) << 8 | u128::from(length), format!("{}/{length}", dotted(masked)));
 }
 
-/// Something with a colon: a host with a port, or something that makes a client fail.
-fn colon(entry: &str, host: &str, port: &str, mut add: impl FnMut(u8, u128, String)) -> bool {
-    if host.contains("//") || host.contains('@') {
-        add(OTHER, 0, entry.to_owned());
-        return true;
-    }
-    if host.contains(':') || host.starts_with('[') && host.ends_with(']') || port.parse::<u16>().is_err() {
-        return false;
-    }
+/// Something with a colon: a host with a port, or something that clients do not read.
+fn colon(entry: &str, host: &str, port: &str, mut add: impl FnMut(u8, u128, String)) {
+    let is_bracketed =
+        host.starts_with('[') && host.ends_with(']') && host[1..host.len() - 1].parse::<Ipv6Addr>().is_ok();
     let is_range = host.split_once('-').is_some_and(|(from, to)| v4(from).is_some() && v4(from) <= v4(to));
-    if v4(host).is_some() || is_range || host == "*" || is_starred(host) || name(host).is_some() {
+    let is_backwards =
+        host.split_once('-').is_some_and(|(from, to)| v4(from).is_some() && v4(to).is_some()) && !is_range;
+    let is_host = v4(host).is_some()
+        || is_range
+        || is_bracketed
+        || host == "*"
+        || (is_starred(host) && !host.contains([':', '@', '/']))
+        || (name(host).is_some() && !is_backwards);
+    if is_host && port.parse::<u16>().is_ok() {
         add(PORT, 0, entry.to_ascii_lowercase());
     } else {
         add(OTHER, 0, entry.to_owned());
     }
-    true
 }
 
 /// A name in lower case, without what stands around it, and whether a dot stands after it.
