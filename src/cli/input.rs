@@ -1,4 +1,4 @@
-//! What `reach inject`, `reach explain` and `reach route` read: manifests, presets, a namespace.
+//! What `reach inject`, `reach explain`, `reach route` and `reach no-proxy` read: manifests, presets, a namespace.
 
 use std::fs;
 use std::io::Read;
@@ -9,6 +9,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use super::Failure;
 use crate::inject::snapshot::{Namespace, NamespaceLabels, Snapshot};
+use crate::inject::workload::Workload;
 use crate::presets::{cluster, directory};
 
 /// Inputs of a command that looks at manifests.
@@ -112,6 +113,24 @@ pub fn files(names: &[PathBuf]) -> Result<Vec<File>, Failure> {
         }
     }
     if errors.is_empty() { Ok(files) } else { Err(Failure::Messages(errors)) }
+}
+
+/// The one pod or workload of a manifest.
+///
+/// # Errors
+/// What is there instead.
+pub fn only<'a, 'o>(found: &'a [Workload<'o>]) -> Result<&'a Workload<'o>, String> {
+    match found {
+        [workload] => Ok(workload),
+        [] => Err("expected a pod or a workload with one, and there is none".to_owned()),
+        several => {
+            let names: Vec<&str> = several.iter().map(|workload| workload.reference.as_str()).collect();
+            Err(format!(
+                "expected one pod or workload, and there are {}: give a file of one",
+                names.join(", ")
+            ))
+        }
+    }
 }
 
 impl Presets {

@@ -66,9 +66,11 @@ enum Output {
 
 /// A URL as given, and taken apart.
 #[derive(Clone, Debug)]
-struct Url {
-    text: String,
-    target: Target,
+pub struct Url {
+    /// As given.
+    pub text: String,
+    /// Taken apart.
+    pub target: Target,
 }
 
 /// The routes to a URL.
@@ -85,7 +87,7 @@ struct ClientRoute {
     route: Route,
 }
 
-fn url(text: &str) -> Result<Url, String> {
+pub(super) fn url(text: &str) -> Result<Url, String> {
     Ok(Url { text: text.to_owned(), target: text.parse()? })
 }
 

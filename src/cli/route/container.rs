@@ -35,14 +35,7 @@ pub fn environment(file: &Path, container: Option<&str>, presets: &Presets) -> R
     }
     let wrong = |message: String| Failure::Messages(vec![format!("{}: {message}", file.display())]);
     let found: Vec<_> = objects.iter().flat_map(workloads).collect();
-    let [workload] = &found[..] else {
-        let names: Vec<&str> = found.iter().map(|workload| workload.reference.as_str()).collect();
-        return Err(wrong(if names.is_empty() {
-            "expected a pod or a workload with one, and there is none".to_owned()
-        } else {
-            format!("expected one pod or workload, and there are {}: give a file of one", names.join(", "))
-        }));
-    };
+    let workload = input::only(&found).map_err(wrong)?;
     let containers: Vec<&Value> =
         LISTS.iter().filter_map(|list| workload.pod["spec"][list].as_array()).flatten().collect();
     let names: Vec<&str> = containers.iter().filter_map(|container| container["name"].as_str()).collect();

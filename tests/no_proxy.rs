@@ -1,0 +1,376 @@
+//! What the portable form of `no_proxy` promises, checked with the models of the clients:
+//!
+//! 1. What a client bypassed with the list as written it still bypasses.
+//! 2. All clients agree on every name.
+//! 3. What no client bypassed, none bypasses now.
+//! 4. No client fails that did not.
+//!
+//! What no list can give is in [`EXCEPTIONS`], each with its reason; docs/no-proxy.md says the same.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use reach::clients::{Client, Environment, Route, Target, route};
+use reach::no_proxy::entries;
+use reach::no_proxy::entry::Entry;
+use reach::no_proxy::portable::{Author, List, unite};
+
+/// Lists as people write them.
+const REALISTIC: [&str; 40] = [
+    "",
+    "localhost",
+    "localhost,127.0.0.1",
+    "localhost,127.0.0.1,::1",
+    "localhost, 127.0.0.1, .svc, .cluster.local",
+    ".svc,.cluster.local,10.96.0.0/12,10.244.0.0/16",
+    "localhost,127.0.0.1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,.svc,.cluster.local,.corp.example",
+    "mysql,redis,.corp.example,10.96.0.1",
+    "corp.example",
+    "*.corp.example",
+    "*.corp.example,*.svc,*.cluster.local",
+    ".corp.example,corp.example",
+    "Corp.Example,VCENTER.corp.example",
+    "10.10.192.1/18",
+    "10.0.0.1/32,10.0.0.2/32",
+    "192.168.10.10,192.168.10.11,192.168.10.12",
+    "169.254.169.254,metadata.google.internal,.internal",
+    "*",
+    "corp.example,*",
+    "vcenter.corp.example:443,registry:5000",
+    "10.96.0.1:443",
+    "192.168.0.1-192.168.0.50",
+    "192.168.0.1-192.168.0.50,192.168.0.0/24",
+    "fd00:10:96::/112",
+    "fd00:10:96::1,10.96.0.1",
+    "[fd00:10:96::1]",
+    "fd00:0:0:0::1",
+    "::1",
+    ".svc.cluster.local.",
+    "kubernetes.default.svc.cluster.local.",
+    "localhost 127.0.0.1 .svc",
+    "localhost;127.0.0.1;.svc",
+    ",,corp.example,,",
+    "10.96.",
+    "10.96.*",
+    "http://corp.example",
+    "https://vcenter.corp.example/sdk,.svc",
+    "0.0.0.0/0",
+    "10.0.0.300,10.0.0.0/33",
+    "bücher.example,.svc",
+];
+
+/// Pieces of generated lists.
+const PIECES: [&str; 44] = [
+    "web.corp.example",
+    "corp.example",
+    ".corp.example",
+    "*.corp.example",
+    "*corp.example",
+    "CORP.example",
+    "corp.example.",
+    ".corp.example.",
+    "mysql",
+    ".mysql",
+    "a.b.c.example",
+    "localhost",
+    ".localhost",
+    "127.0.0.1",
+    "127.0.0.0/8",
+    "10.96.0.1",
+    "10.96.0.0/12",
+    "10.96.5.1/12",
+    "10.96.0.1/32",
+    "10.96.0.0-10.96.0.255",
+    "10.96.",
+    "10.96.*",
+    "fd00::1",
+    "fd00:0:0:0::1",
+    "[fd00::1]",
+    "fd00::/64",
+    "[fd00::1]:8080",
+    "::1",
+    "fd00::25",
+    "web.corp.example:8080",
+    "corp.example:80",
+    "10.96.0.1:8080",
+    "10.96.0.0/12:8080",
+    "*",
+    "http://web.corp.example",
+    "web.corp.example/path",
+    "user@corp.example",
+    "foo.*.example",
+    "a;b",
+    "bücher.example",
+    "xn--bcher-kva.example",
+    "my_db",
+    "web:http",
+    "..corp.example",
+];
+
+/// What may not be as promised, and why no list can make it so.
+struct Exception {
+    why: &'static str,
+    /// Whether a client, an entry of the list as written and a target are the case.
+    is: fn(Client, &Entry, &Target) -> bool,
+}
+
+const EXCEPTIONS: [Exception; 6] = [
+    Exception {
+        why: "an IPv6 network makes httpx fail for every URL, so it is left out; those that read it lose it",
+        is: |_, entry, target| matches!(entry, Entry::Network(net) if net.addr().is_ipv6()) && is_v6(target),
+    },
+    Exception {
+        why: "brackets make httpx fail for every URL, so they go; urllib, undici 7 and axios compare with them",
+        is: |_, entry, target| {
+            let is_bracketed = |entry: &Entry| matches!(entry, Entry::Bracketed(_));
+            let host_is = matches!(entry, Entry::Port { host, .. } if is_bracketed(host));
+            (is_bracketed(entry) || host_is) && is_v6(target)
+        },
+    },
+    Exception {
+        why: "text outside of ASCII makes httpx fail for every URL, so it is left out: write the xn-- form",
+        is: |_, entry, _| matches!(entry, Entry::Other(reach::no_proxy::entry::Unread::NotAscii)),
+    },
+    Exception {
+        why: "an address in another spelling is written as in RFC 5952, and these compare texts",
+        is: |_, entry, target| matches!(entry, Entry::Address(IpAddr::V6(_))) && is_v6(target),
+    },
+    Exception {
+        why: "Ruby splits entries at colons, so an IPv6 address covers IPv4 addresses with its last number",
+        is: |client, entry, _| {
+            client == Client::Ruby
+                && matches!(entry, Entry::Address(IpAddr::V6(_)) | Entry::Bracketed(_) | Entry::Network(_))
+        },
+    },
+    Exception {
+        why: "what makes httpx fail for every URL is left out",
+        is: |_, entry, _| matches!(entry, Entry::Other(reach::no_proxy::entry::Unread::BadPort)),
+    },
+];
+
+/// wget takes an empty entry for every name that ends with a dot.
+fn is_empty_entry_of_wget(client: Client, list: &str, target: &Target) -> bool {
+    client == Client::Wget
+        && list.split(',').any(|entry| entry.trim().is_empty())
+        && target.host().ends_with('.')
+}
+
+fn is_v6(target: &Target) -> bool {
+    target.host().parse::<std::net::Ipv6Addr>().is_ok()
+}
+
+/// Those that read a list. Java is told by `derive`, and the wget of busybox reads none.
+fn readers() -> impl Iterator<Item = Client> {
+    Client::ALL.into_iter().filter(|client| !matches!(client, Client::BusyboxWget | Client::Java))
+}
+
+fn environment(list: &str) -> Environment {
+    let mut environment = Environment::default();
+    for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"] {
+        environment.set(name, "http://proxy.example.net:3128");
+    }
+    for name in ["no_proxy", "NO_PROXY"] {
+        environment.set(name, list);
+    }
+    environment.set("NODE_USE_ENV_PROXY", "1");
+    environment
+}
+
+fn portable(list: &str) -> String {
+    unite([&List::parse(list, Author::Preset)].into_iter())
+}
+
+/// Targets that a list is about, and some that it is not.
+fn targets(list: &str) -> Vec<Target> {
+    let mut hosts: Vec<String> =
+        ["example.org", "localhost", "10.96.0.1", "10.96.0.7", "10.200.0.1", "8.8.8.8"]
+            .map(str::to_owned)
+            .into();
+    hosts.extend(["[fd00::1]", "[fd00::7]", "[2001:db8::1]", "a.localhost"].map(str::to_owned));
+    for entry in entries(list) {
+        let entry = match Entry::parse(entry) {
+            Entry::Port { host, .. } => *host,
+            entry => entry,
+        };
+        match entry {
+            Entry::Name(name) => {
+                let name = name.text;
+                let before = |text: &str| format!("{text}{name}");
+                hosts.extend([
+                    before(""),
+                    before("sub."),
+                    before("a.b."),
+                    before("not"),
+                    format!("{name}.evil"),
+                ]);
+                hosts.extend([before("SUB."), format!("{name}."), format!("sub.{name}.")]);
+                if let Some((_, parent)) = name.split_once('.') {
+                    hosts.push(parent.to_owned());
+                }
+            }
+            Entry::Address(IpAddr::V4(address)) => {
+                hosts.extend([address, (u32::from(address) ^ 1).into()].map(|address| address.to_string()));
+            }
+            Entry::Network(ipnet::IpNet::V4(net)) => {
+                hosts.extend([net.addr(), net.network(), net.broadcast()].map(|address| address.to_string()));
+                hosts.push(std::net::Ipv4Addr::from(u32::from(net.broadcast()).wrapping_add(1)).to_string());
+            }
+            Entry::Range(from, to) => hosts.extend([from, to].map(|address| address.to_string())),
+            _ => {}
+        }
+    }
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts
+        .iter()
+        .flat_map(|host| {
+            [format!("http://{host}/"), format!("https://{host}/"), format!("http://{host}:8080/")]
+        })
+        .filter_map(|url| url.parse().ok())
+        .collect()
+}
+
+/// Direct, proxied, error.
+fn letter(route: &Route) -> char {
+    match route {
+        Route::Direct { .. } => 'D',
+        Route::Proxied { .. } => 'P',
+        Route::Error { .. } => 'E',
+    }
+}
+
+fn client_of(name: &str) -> Client {
+    name.parse().expect("a client")
+}
+
+/// The host in a URL, without the dot at its end: that does not make it another host.
+fn url_host(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.trim_end_matches('.').to_owned() }
+}
+
+fn excepted(client: Client, list: &str, target: &Target) -> bool {
+    is_empty_entry_of_wget(client, list, target)
+        || entries(list)
+            .map(Entry::parse)
+            .any(|entry| EXCEPTIONS.iter().any(|known| (known.is)(client, &entry, target)))
+}
+
+/// Checks one list; returns how many pairs of client and target were compared, and what was not as promised.
+fn check(list: &str) -> (usize, Vec<String>) {
+    let emitted = portable(list);
+    let (before, after) = (environment(list), environment(&emitted));
+    // White space separates, and what makes a client fail for every URL says nothing about what it would do.
+    let safe: Vec<&str> = entries(list)
+        .filter(|entry| !List::parse(entry, Author::Preset).left_out().contains(&(*entry).into()))
+        .collect();
+    let meant = environment(&safe.join(","));
+    let (mut pairs, mut broken) = (0, Vec::new());
+    let is_bypassed = |route: &Route| matches!(route, Route::Direct { .. });
+    let fails = |route: &Route| matches!(route, Route::Error { .. });
+    // Names are all that it is about, but for addresses that nobody takes for one.
+    let names_only = entries(list).map(Entry::parse).all(|entry| {
+        // httpx and aiohttp decode such a host before they compare, and not the entry.
+        let is_encoded = |name: &str| name.split('.').any(|label| label.starts_with("xn--"));
+        matches!(&entry, Entry::Name(name) if !is_encoded(&name.text))
+            || matches!(entry, Entry::Address(IpAddr::V4(_)) | Entry::Network(ipnet::IpNet::V4(_)))
+    });
+    for target in targets(list) {
+        let host = target.host().to_owned();
+        let url = format!("{}://{host}", target.scheme().name());
+        let mut written = BTreeMap::new();
+        let mut now = BTreeMap::new();
+        for client in readers() {
+            written.insert(client.name(), route(client, &before, &target));
+            now.insert(client.name(), route(client, &after, &target));
+        }
+        let mut complain = |promise: u8, client: &str| {
+            let (old, new) = (letter(&written[client]), letter(&now[client]));
+            broken.push(format!("{promise}: {client}, {list:?} -> {emitted:?}, {url}: {old} then {new}"));
+        };
+        for client in readers() {
+            pairs += 1;
+            let (old, new) = (&written[client.name()], &now[client.name()]);
+            if is_bypassed(old) && !is_bypassed(new) && !excepted(client, list, &target) {
+                complain(1, client.name());
+            }
+            if fails(new) && !fails(old) {
+                complain(4, client.name());
+            }
+        }
+        let lower = host.to_ascii_lowercase();
+        let lower = lower.trim_end_matches('.');
+        let is_loopback = lower == "127.0.0.1" || lower == "localhost" || lower.ends_with(".localhost");
+        let bare: Target =
+            format!("{}://{}", target.scheme().name(), url_host(&host)).parse().expect("a URL");
+        let known = |client| {
+            let routes = [
+                &written[client],
+                &route(client_of(client), &meant, &target),
+                &route(client_of(client), &meant, &bare),
+            ];
+            routes.into_iter().any(is_bypassed)
+        };
+        if !is_loopback && now.values().any(is_bypassed) && !readers().any(|client| known(client.name())) {
+            for client in readers().filter(|client| is_bypassed(&now[client.name()])) {
+                if !excepted(client, list, &target) {
+                    complain(3, client.name());
+                }
+            }
+        }
+        // `localhost` stays alone, and most take it for a suffix, too.
+        let is_name =
+            host.parse::<IpAddr>().is_err() && !host.ends_with('.') && !host.ends_with(".localhost");
+        if is_name && names_only {
+            let first = now.values().next().map(is_bypassed);
+            for client in readers().filter(|client| Some(is_bypassed(&now[client.name()])) != first) {
+                complain(2, client.name());
+            }
+        }
+    }
+    (pairs, broken)
+}
+
+fn check_all(lists: impl Iterator<Item = String>) {
+    let (mut lists_checked, mut pairs, mut broken) = (0, 0, Vec::new());
+    for list in lists {
+        let (more, wrong) = check(&list);
+        lists_checked += 1;
+        pairs += more;
+        broken.extend(wrong);
+        assert_eq!(portable(&portable(&list)), portable(&list), "emitted twice, {list:?} stays as it is");
+    }
+    println!("{lists_checked} lists, {pairs} routes of {} clients", readers().count());
+    // One of each kind says it.
+    let mut kinds = std::collections::BTreeSet::new();
+    broken.retain(|text| kinds.insert(text.split(',').next().map(str::to_owned)));
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn lists_as_people_write_them_keep_what_is_promised() {
+    check_all(REALISTIC.iter().map(|&list| list.to_owned()));
+}
+
+#[test]
+fn every_entry_by_itself_keeps_what_is_promised() {
+    check_all(PIECES.iter().map(|&list| list.to_owned()));
+}
+
+#[test]
+fn generated_lists_keep_what_is_promised() {
+    // A linear congruential generator: the same lists each time.
+    let mut state = 20_261_121_u64;
+    let mut below = move |end: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).expect("fits") % end
+    };
+    check_all((0..400).map(|_| {
+        let separators = [",", ", ", " ", ",,", ","];
+        let mut list = String::new();
+        for _ in 0..=below(6) {
+            list.push_str(PIECES[below(PIECES.len())]);
+            list.push_str(separators[below(separators.len())]);
+        }
+        list
+    }));
+}
