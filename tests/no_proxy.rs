@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use reach::clients::{Client, Environment, Route, Target, route};
+use reach::clients::{Client, Environment, Route, Target};
 use reach::no_proxy::entries;
 use reach::no_proxy::entry::Entry;
 use reach::no_proxy::portable::{Author, List, unite};
@@ -172,8 +172,16 @@ fn environment(list: &str) -> Environment {
     for name in ["no_proxy", "NO_PROXY"] {
         environment.set(name, list);
     }
-    environment.set("NODE_USE_ENV_PROXY", "1");
     environment
+}
+
+/// The route, where Node's own clients have been told to read the variables. axios would leave it to them then.
+fn route(client: Client, environment: &Environment, target: &Target) -> Route {
+    let mut environment = environment.clone();
+    if matches!(client, Client::NodeFetch | Client::NodeHttp) {
+        environment.set("NODE_USE_ENV_PROXY", "1");
+    }
+    reach::clients::route(client, &environment, target)
 }
 
 fn portable(list: &str) -> String {
@@ -344,6 +352,83 @@ fn check_all(lists: impl Iterator<Item = String>) {
     let mut kinds = std::collections::BTreeSet::new();
     broken.retain(|text| kinds.insert(text.split(',').next().map(str::to_owned)));
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// Rows of the table in docs/no-proxy.md: a list and a URL.
+const MATRIX: [(&str, &str); 37] = [
+    ("web.corp.example", "http://web.corp.example/"),
+    ("corp.example", "http://web.corp.example/"),
+    (".corp.example", "http://web.corp.example/"),
+    (".corp.example", "http://corp.example/"),
+    ("*.corp.example", "http://web.corp.example/"),
+    ("*.corp.example", "http://corp.example/"),
+    ("*corp.example", "http://web.corp.example/"),
+    ("corp.example", "http://notcorp.example/"),
+    ("CORP.example", "http://web.corp.example/"),
+    (".corp.example", "http://web.corp.example./"),
+    (".corp.example.", "http://web.corp.example./"),
+    (".corp.example.", "http://web.corp.example/"),
+    ("*", "http://web.corp.example/"),
+    ("mysql,*", "http://web.corp.example/"),
+    ("mysql, web.corp.example", "http://web.corp.example/"),
+    ("mysql web.corp.example", "http://web.corp.example/"),
+    (" web.corp.example", "http://web.corp.example/"),
+    ("mysql;web.corp.example", "http://web.corp.example/"),
+    ("http://web.corp.example", "http://web.corp.example/"),
+    ("web.corp.example:8080", "http://web.corp.example:8080/"),
+    ("web.corp.example:8080", "http://web.corp.example/"),
+    ("10.96.0.1", "http://10.96.0.1/"),
+    ("10.96.0.0/12", "http://10.96.0.1/"),
+    ("10.96.0.1/12", "http://10.96.0.1/"),
+    ("10.96.0.1/12", "http://10.96.0.2/"),
+    ("10.96.", "http://10.96.0.1/"),
+    ("10.96.*", "http://10.96.0.1/"),
+    ("10.96.0.0-10.96.0.255", "http://10.96.0.1/"),
+    ("10.96.0.1:8080", "http://10.96.0.1:8080/"),
+    ("fd00::1", "http://[fd00::1]/"),
+    ("[fd00::1]", "http://[fd00::1]/"),
+    ("[fd00::1]", "http://web.corp.example/"),
+    ("fd00:0:0:0::1", "http://[fd00::1]/"),
+    ("fd00::/64", "http://[fd00::1]/"),
+    ("fd00::/64", "http://web.corp.example/"),
+    ("", "http://localhost/"),
+    ("", "http://127.0.0.1/"),
+];
+
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/no-proxy.md");
+
+#[test]
+fn the_table_in_the_docs_is_what_the_models_say() {
+    let clients: Vec<Client> = Client::ALL.into_iter().filter(|client| *client != Client::Java).collect();
+    let mut table = String::from("| Entry | URL |");
+    for client in &clients {
+        table += &format!(" {client} |");
+    }
+    table += &format!("\n|---|---|{}\n", "---|".repeat(clients.len()));
+    for (list, url) in MATRIX {
+        let target: Target = url.parse().expect("a URL");
+        let emitted = portable(list);
+        for (list, label) in [
+            (list, format!("| `{}` | {url} |", list.replace(' ', "\u{2423}"))),
+            (&emitted, "| (list) | |".to_owned()),
+        ] {
+            table += &label;
+            for client in &clients {
+                table += &format!(" {} |", letter(&route(*client, &environment(list), &target)));
+            }
+            table += "\n";
+        }
+    }
+    let text = std::fs::read_to_string(DOCS).expect("the docs");
+    let (before, rest) = text.split_once("<!-- matrix").expect("a mark");
+    let (mark, rest) = rest.split_once("-->\n").expect("the end of the mark");
+    let (old, after) = rest.split_once("<!-- end -->").expect("the last mark");
+    if std::env::var_os("REACH_UPDATE").is_some() {
+        std::fs::write(DOCS, format!("{before}<!-- matrix{mark}-->\n{table}<!-- end -->{after}"))
+            .expect("written");
+    } else {
+        assert_eq!(old, table, "write it with REACH_UPDATE=1 cargo test --test no_proxy");
+    }
 }
 
 #[test]

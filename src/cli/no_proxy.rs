@@ -320,10 +320,16 @@ fn routes(target: &Target, value: &str) -> Vec<(Client, Route)> {
     for name in ["no_proxy", "NO_PROXY"] {
         environment.set(name, value);
     }
-    environment.set("NODE_USE_ENV_PROXY", "1");
+    // Node's own clients do not read it unless they are told to, and axios leaves it to them then.
+    let mut of_node = environment.clone();
+    of_node.set("NODE_USE_ENV_PROXY", "1");
     // Java does not read the list; `reach route` says what it is told.
     let readers = Client::ALL.into_iter().filter(|client| *client != Client::Java);
-    readers.map(|client| (client, route(client, &environment, target))).collect()
+    let with = |client| match client {
+        Client::NodeFetch | Client::NodeHttp => &of_node,
+        _ => &environment,
+    };
+    readers.map(|client| (client, route(client, with(client), target))).collect()
 }
 
 fn checks(arguments: &Arguments, value: &str) -> String {
