@@ -10,6 +10,8 @@ mod engine;
 mod generate;
 #[path = "properties/oracle.rs"]
 mod oracle;
+#[path = "properties/routes.rs"]
+mod routes;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
