@@ -19,12 +19,12 @@ pub struct Input {
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
     filenames: Vec<PathBuf>,
     #[command(flatten)]
-    presets: Presets,
+    presets: PresetInput,
 }
 
 /// Where presets come from, and for which namespace.
 #[derive(Debug, clap::Args)]
-pub struct Presets {
+pub struct PresetInput {
     /// Presets (and Namespaces, for their labels) from files or folders; without it, from the cluster of the current kubeconfig
     #[arg(long, value_name = "PATH", num_args = 1.., env = "REACH_PRESETS", value_delimiter = ':')]
     presets: Vec<PathBuf>,
@@ -133,7 +133,7 @@ pub fn only<'a, 'o>(found: &'a [Workload<'o>]) -> Result<&'a Workload<'o>, Strin
     }
 }
 
-impl Presets {
+impl PresetInput {
     /// The paths that were given.
     pub fn paths(&self) -> &[PathBuf] {
         &self.presets

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::inject::{place, read_pod};
-use super::input::{self, Presets};
+use super::input::{self, PresetInput};
 use crate::api::{NoProxyForm, NoProxySource};
 use crate::clients::{Client, Environment, Route, Target, route};
 use crate::inject::merge::Outcome;
@@ -52,7 +52,7 @@ pub struct Arguments {
     #[arg(long, value_name = "URL", value_parser = super::route::url)]
     check: Vec<super::route::Url>,
     #[command(flatten)]
-    presets: Presets,
+    presets: PresetInput,
     /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "text", env = "REACH_OUTPUT")]
     output: Output,
@@ -85,7 +85,7 @@ struct Source {
 
 /// What is known of a list.
 struct Sources {
-    sources: Vec<Source>,
+    lists: Vec<Source>,
     form: NoProxyForm,
     /// What the engine makes of it.
     value: String,
@@ -101,11 +101,11 @@ struct Line<'a> {
 const ALWAYS: &str = "always there";
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let Sources { sources, form, mut value } = match &arguments.list {
+    let Sources { lists: sources, form, mut value } = match &arguments.list {
         Some(list) => {
             let source = Source { origin: "the list".to_owned(), author: Author::Preset, text: list.clone() };
             let value = write(NoProxyForm::Portable, std::slice::from_ref(&source));
-            Sources { sources: vec![source], form: NoProxyForm::Portable, value }
+            Sources { lists: vec![source], form: NoProxyForm::Portable, value }
         }
         None => of_pod(arguments)?,
     };
@@ -208,7 +208,7 @@ fn sources(
         Outcome::Kept | Outcome::Unmergeable => {
             return match own.last().filter(|own| !own.is_from()) {
                 Some(own) => Ok(Sources {
-                    sources: vec![own_source(own.literal())],
+                    lists: vec![own_source(own.literal())],
                     form: NoProxyForm::AsWritten,
                     value: own.literal().to_owned(),
                 }),
@@ -237,7 +237,7 @@ fn sources(
         inject::merge::Value::List(_) => NoProxyForm::AsWritten,
         _ => NoProxyForm::Portable,
     };
-    Ok(Sources { sources, form, value })
+    Ok(Sources { lists: sources, form, value })
 }
 
 fn in_words(source: NoProxySource) -> &'static str {
@@ -258,7 +258,9 @@ fn write(form: NoProxyForm, sources: &[Source]) -> String {
         }
         NoProxyForm::AsWritten => {
             let mut union = Union::default();
-            sources.iter().for_each(|source| union.add(&source.text));
+            for source in sources {
+                union.add(&source.text);
+            }
             union.join()
         }
     }

@@ -9,7 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::Failure;
-use super::input::Presets;
+use super::input::PresetInput;
 use crate::clients::{Client, Environment, Route, Target, route};
 
 mod container;
@@ -50,7 +50,7 @@ pub struct Arguments {
     #[arg(long, value_name = "HOST=ADDRESS,...", value_delimiter = ',', value_parser = resolution)]
     resolve: Vec<(String, IpAddr)>,
     #[command(flatten)]
-    presets: Presets,
+    presets: PresetInput,
     /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "text", env = "REACH_OUTPUT")]
     output: Output,

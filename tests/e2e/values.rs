@@ -47,7 +47,7 @@ impl Row {
     }
 
     /// With proxy variables only as written, but for their lists.
-    fn as_written(self) -> Self {
+    fn written_as_it_is(self) -> Self {
         Self { forms: ("AsWritten", "AsWritten"), ..self }
     }
 
@@ -120,7 +120,7 @@ pub fn are_made_as_documented(cluster: &Cluster) {
     let mut rows = rows();
     rows.extend([
         row("5: as written", &[json!([of("HTTP_PROXY", "c")])], &[], json!([]), &["HTTP_PROXY=c"])
-            .as_written(),
+            .written_as_it_is(),
         row(
             "5: each spelling that a contributor wants",
             &[json!([of("no_proxy", "c")])],
@@ -128,7 +128,7 @@ pub fn are_made_as_documented(cluster: &Cluster) {
             json!([]),
             &["no_proxy=c,n", "No_Proxy=c,n"],
         )
-        .as_written(),
+        .written_as_it_is(),
         row(
             "5: one that the container lacks is added",
             &[json!([of("NO_PROXY", "c")])],
@@ -136,7 +136,7 @@ pub fn are_made_as_documented(cluster: &Cluster) {
             json!([of("no_proxy", "p")]),
             &["no_proxy=c,p", "NO_PROXY=c,p"],
         )
-        .as_written(),
+        .written_as_it_is(),
         row(
             "6: the portable form",
             &[json!([of("no_proxy", "*.Svc,10.96.0.1/12,fd00::/64")])],

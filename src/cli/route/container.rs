@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::Failure;
 use super::super::inject;
-use super::super::input::{self, Presets};
+use super::super::input::{self, PresetInput};
 use crate::clients::Environment;
 use crate::inject::workload::workloads;
 use crate::manifest;
@@ -15,7 +15,11 @@ use crate::manifest;
 const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
 /// Reads a manifest with one pod or workload, injects it, and takes the variables of a container.
-pub fn environment(file: &Path, container: Option<&str>, presets: &Presets) -> Result<Environment, Failure> {
+pub fn environment(
+    file: &Path,
+    container: Option<&str>,
+    presets: &PresetInput,
+) -> Result<Environment, Failure> {
     let files = input::files(&[PathBuf::from(file)])?;
     let lookup = presets.lookup()?;
     let mut objects = Vec::new();
