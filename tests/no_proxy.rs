@@ -459,7 +459,7 @@ fn generated_lists_keep_what_is_promised() {
         }
         list
     }));
-    let stale: Vec<_> =
+    let idle: Vec<_> =
         EXCEPTIONS.iter().filter(|known| !reasons.contains(known.why)).map(|known| known.why).collect();
-    assert!(stale.is_empty(), "no exceptions any more: {stale:#?}");
+    assert!(idle.is_empty(), "no exceptions any more: {idle:#?}");
 }
