@@ -48,7 +48,8 @@ impl Case {
     pub fn environment(&self, client: Client) -> Environment {
         let mut environment = Environment::default();
         let names_proxy = |name: &str| {
-            name.to_ascii_lowercase().ends_with("_proxy") && !name.eq_ignore_ascii_case("no_proxy")
+            let name = name.to_ascii_lowercase();
+            name.ends_with("_proxy") && !matches!(name.as_str(), "no_proxy" | "node_use_env_proxy")
         };
         if !self.variables.iter().any(|(name, _)| names_proxy(name)) {
             for name in PROXIES {
