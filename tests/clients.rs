@@ -23,6 +23,9 @@ mod namespace;
 mod process;
 #[path = "clients/program.rs"]
 mod program;
+#[path = "support/promises.rs"]
+#[allow(dead_code, reason = "only a part of it is used")]
+mod promises;
 
 use std::fmt::Write;
 use std::process::ExitCode;

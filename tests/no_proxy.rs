@@ -7,6 +7,9 @@
 //!
 //! What no list can give is in [`EXCEPTIONS`], each with its reason; docs/no-proxy.md says the same.
 
+#[path = "support/promises.rs"]
+mod promises;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -15,6 +18,8 @@ use reach::clients::{Client, Environment, Route, Target};
 use reach::no_proxy::entries;
 use reach::no_proxy::entry::Entry;
 use reach::no_proxy::portable::{Author, List, unite};
+
+use promises::{EXCEPTIONS, excepted, readers};
 
 /// Lists as people write them.
 const REALISTIC: [&str; 40] = [
@@ -108,50 +113,6 @@ const PIECES: [&str; 44] = [
     "..corp.example",
 ];
 
-/// What may not be as promised, and why no list can make it so.
-struct Exception {
-    why: &'static str,
-    /// Whether a client, an entry of the list as written and a target are the case.
-    is: fn(Client, &Entry, &Target) -> bool,
-}
-
-const EXCEPTIONS: [Exception; 4] = [
-    Exception {
-        why: "an IPv6 network makes httpx fail for every URL, so it is left out; those that read it lose it",
-        is: |_, entry, target| matches!(entry, Entry::Network(net) if net.addr().is_ipv6()) && is_v6(target),
-    },
-    Exception {
-        why: "brackets make httpx fail for every URL, so they go; urllib, undici 7 and axios compare with them",
-        is: |_, entry, target| {
-            let is_bracketed = |entry: &Entry| matches!(entry, Entry::Bracketed(_));
-            let host_is = matches!(entry, Entry::Port { host, .. } if is_bracketed(host));
-            (is_bracketed(entry) || host_is) && is_v6(target)
-        },
-    },
-    Exception {
-        why: "text outside of ASCII makes httpx fail for every URL, so it is left out: write the xn-- form",
-        is: |_, entry, _| matches!(entry, Entry::Other(reach::no_proxy::entry::Unread::NotAscii)),
-    },
-    Exception {
-        why: "Ruby splits entries at colons, so an IPv6 address covers IPv4 addresses with its last number",
-        is: |client, entry, _| {
-            client == Client::Ruby
-                && matches!(entry, Entry::Address(IpAddr::V6(_)) | Entry::Bracketed(_) | Entry::Network(_))
-        },
-    },
-];
-
-const EMPTY_ENTRY_OF_WGET: &str = "wget takes an empty entry for every name that ends with a dot";
-
-fn is_v6(target: &Target) -> bool {
-    target.host().parse::<std::net::Ipv6Addr>().is_ok()
-}
-
-/// Those that read a list. Java is told by `derive`, and the wget of busybox reads none.
-fn readers() -> impl Iterator<Item = Client> {
-    Client::ALL.into_iter().filter(|client| !matches!(client, Client::BusyboxWget | Client::Java))
-}
-
 fn environment(list: &str) -> Environment {
     let mut environment = Environment::default();
     for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"] {
@@ -242,19 +203,6 @@ fn client_of(name: &str) -> Client {
 /// The host in a URL, without the dot at its end: that does not make it another host.
 fn url_host(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.trim_end_matches('.').to_owned() }
-}
-
-/// Why a client need not do as promised with a target.
-fn excepted(client: Client, list: &str, target: &Target) -> Option<&'static str> {
-    if client == Client::Wget
-        && list.split(',').any(|entry| entry.trim().is_empty())
-        && target.host().ends_with('.')
-    {
-        return Some(EMPTY_ENTRY_OF_WGET);
-    }
-    let entries: Vec<Entry> = entries(list).map(Entry::parse).collect();
-    let known = EXCEPTIONS.iter().find(|known| entries.iter().any(|entry| (known.is)(client, entry, target)));
-    known.map(|known| known.why)
 }
 
 /// Checks one list; returns how many pairs of client and target were compared, what was not as promised, and why that is

@@ -44,6 +44,12 @@ impl Case {
         Self { url: url.to_owned(), variables: vec![("list".to_owned(), list.to_owned())] }
     }
 
+    /// The list, in both spellings.
+    pub fn list(&self) -> &str {
+        let list = self.variables.iter().find(|(name, _)| name == "list");
+        list.map_or("", |(_, list)| list)
+    }
+
     /// The variables as a client's process gets them. Node is told to read them, and Java gets them as properties.
     pub fn environment(&self, client: Client) -> Environment {
         let mut environment = Environment::default();

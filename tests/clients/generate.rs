@@ -1,5 +1,7 @@
 //! Lists as people write them and as nobody should, and URLs that they may be about. The same seed gives the same cases.
 
+use reach::no_proxy::portable::{Author, List, unite};
+
 use super::case::Case;
 
 const HOSTS: [&str; 30] = [
@@ -107,6 +109,12 @@ pub fn pairs(seed: u64, count: usize) -> Vec<Case> {
             Case::new(&url, &list(&mut random, &host, port))
         })
         .collect()
+}
+
+/// The same URLs with the portable form of the same lists.
+pub fn portable(pairs: &[Case]) -> Vec<Case> {
+    let portable = |list: &str| unite([&List::parse(list, Author::Preset)].into_iter());
+    pairs.iter().map(|case| Case::new(&case.url, &portable(case.list()))).collect()
 }
 
 /// Environments in which variables are missing, empty, differ, or name odd proxies.

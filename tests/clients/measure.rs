@@ -12,6 +12,7 @@ use reach::clients::Client;
 
 use super::case::{self, Case, Measured, Verdict};
 use super::program::{self, Program};
+use super::promises::{excepted, readers};
 use super::{generate, namespace};
 
 /// Seed of the generated cases.
@@ -19,6 +20,9 @@ pub const SEED: u64 = 20_261_121;
 
 /// Generated lists and URLs.
 pub const PAIRS: usize = 5200;
+
+/// Those of them that are measured once more with the portable form of the list.
+const PORTABLE: usize = 1500;
 
 /// Generated environments.
 const ENVIRONMENTS: usize = 1000;
@@ -125,23 +129,17 @@ pub fn everything(folder: &Path) -> ExitCode {
         eprintln!("{reason}");
         return ExitCode::FAILURE;
     }
-    let only: Option<Vec<String>> =
-        std::env::var("REACH_CLIENTS").ok().map(|names| names.split(',').map(str::to_owned).collect());
-    let programs: Vec<Program> = program::installed(folder)
-        .into_iter()
-        .filter(|program| {
-            only.as_ref().is_none_or(|only| only.iter().any(|name| name == program.client.name()))
-        })
-        .collect();
+    let programs = chosen(folder);
     let mut matrix = case::read(super::MATRIX).expect("the matrix is read by a test");
     let mut regressions = case::read(super::REGRESSIONS).expect("the regressions are read by a test");
     let rules: Vec<Case> = matrix.iter().chain(&regressions).map(|(_, case, _)| case.clone()).collect();
     let seed =
         std::env::var("REACH_SEED").map_or(SEED, |seed| seed.parse().expect("REACH_SEED is a number, not 0"));
     let mut generated = generate::pairs(seed, PAIRS);
+    generated.extend(generate::portable(&generated[..PORTABLE]));
     generated.extend(generate::environments(seed, ENVIRONMENTS));
     println!(
-        "{} cases of the matrix, {} in which a model was wrong, {PAIRS} lists and URLs, {ENVIRONMENTS} environments",
+        "{} cases of the matrix, {} in which a model was wrong, {PAIRS} lists and URLs, {PORTABLE} of them also in the portable form, {ENVIRONMENTS} environments",
         matrix.len(),
         regressions.len()
     );
@@ -195,11 +193,16 @@ pub fn everything(folder: &Path) -> ExitCode {
         }
         let mut wrong = compare(program, &rules, rules_answers);
         wrong.extend(compare(program, &generated, generated_answers));
+        let (kept, lost) = promises(program.client, &generated, generated_answers);
+        failed |= !lost.is_empty();
+        for case in lost {
+            println!("{}: not as promised: {case}", program.client);
+        }
         let all = || rules_answers.iter().chain(generated_answers);
         let count = |is: fn(&Verdict) -> bool| all().filter(|(verdict, _)| is(verdict)).count();
         let _ = writeln!(
             summary,
-            "{:13}  {:5} cases: {:4} direct, {:4} proxied, {:4} failed; {} disagreements  {}",
+            "{:13}  {:5} cases: {:4} direct, {:4} proxied, {:4} failed; {} disagreements; {kept} portable lists as promised  {}",
             program.client,
             all().count(),
             count(|verdict| *verdict == Verdict::Direct),
@@ -219,6 +222,36 @@ pub fn everything(folder: &Path) -> ExitCode {
         update(matrix, &mut regressions, found);
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Those that are installed, or of them those that `REACH_CLIENTS` names.
+fn chosen(folder: &Path) -> Vec<Program> {
+    let only: Option<Vec<String>> =
+        std::env::var("REACH_CLIENTS").ok().map(|names| names.split(',').map(str::to_owned).collect());
+    let is_named = |program: &Program| {
+        only.as_ref().is_none_or(|only| only.iter().any(|name| name == program.client.name()))
+    };
+    program::installed(folder).into_iter().filter(is_named).collect()
+}
+
+/// Whether the client itself does with portable lists what is promised of each client by itself: it still reaches
+/// directly what it did, and fails nowhere that it did not. Returns how many it kept, and the others.
+fn promises<'a>(client: Client, generated: &'a [Case], answers: &[Answer]) -> (usize, Vec<&'a Case>) {
+    let (mut kept, mut lost) = (0, Vec::new());
+    if !readers().any(|reader| reader == client) {
+        return (kept, lost);
+    }
+    for (index, case) in generated[..PORTABLE].iter().enumerate() {
+        let (before, after) = (answers[index].0, answers[PAIRS + index].0);
+        let lost_it = before == Verdict::Direct && after != Verdict::Direct;
+        let fails = after == Verdict::Error && before != Verdict::Error;
+        if fails || (lost_it && excepted(client, case.list(), &case.target()).is_none()) {
+            lost.push(case);
+        } else {
+            kept += 1;
+        }
+    }
+    (kept, lost)
 }
 
 fn update(mut matrix: Vec<Measured>, regressions: &mut Vec<Measured>, found: Vec<(Client, Case, Verdict)>) {
