@@ -66,7 +66,8 @@ const REALISTIC: [&str; 40] = [
 ];
 
 /// Pieces of generated lists.
-const PIECES: [&str; 44] = [
+const PIECES: [&str; 45] = [
+    "fd00::1.",
     "web.corp.example",
     "corp.example",
     ".corp.example",
@@ -143,7 +144,9 @@ fn targets(list: &str) -> Vec<Target> {
         ["example.org", "localhost", "10.96.0.1", "10.96.0.7", "10.200.0.1", "8.8.8.8"]
             .map(str::to_owned)
             .into();
-    hosts.extend(["[fd00::1]", "[fd00::7]", "[2001:db8::1]", "a.localhost"].map(str::to_owned));
+    hosts.extend(
+        ["[fd00::1]", "[fd00:0:0:0::1]", "[fd00::7]", "[2001:db8::1]", "a.localhost"].map(str::to_owned),
+    );
     for entry in entries(list) {
         let entry = match Entry::parse(entry) {
             Entry::Port { host, .. } => *host,

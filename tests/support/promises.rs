@@ -19,7 +19,18 @@ pub struct Exception {
     pub is: fn(Client, &Entry, &Target) -> bool,
 }
 
-pub const EXCEPTIONS: [Exception; 4] = [
+pub const EXCEPTIONS: [Exception; 6] = [
+    Exception {
+        why: "an address in another spelling is written as in RFC 5952; wget and httpx compare it with the URL as text",
+        is: |_, entry, target| {
+            let is_other = |address: std::net::Ipv6Addr| address.to_string() != target.host();
+            matches!(entry, Entry::Address(IpAddr::V6(_))) && target.host().parse().is_ok_and(is_other)
+        },
+    },
+    Exception {
+        why: "something with colons that is no address and no port makes httpx fail for every URL, so it is left out",
+        is: |_, entry, _| matches!(entry, Entry::Other(Unread::BadPort)),
+    },
     Exception {
         why: "an IPv6 network makes httpx fail for every URL, so it is left out; those that read it lose it",
         is: |_, entry, target| matches!(entry, Entry::Network(net) if net.addr().is_ipv6()) && is_v6(target),
