@@ -19,7 +19,7 @@ pub struct Exception {
     pub is: fn(Client, &Entry, &Target) -> bool,
 }
 
-pub const EXCEPTIONS: [Exception; 6] = [
+pub const EXCEPTIONS: [Exception; 5] = [
     Exception {
         why: "an address in another spelling is written as in RFC 5952; wget and httpx compare it with the URL as text",
         is: |_, entry, target| {
@@ -42,10 +42,6 @@ pub const EXCEPTIONS: [Exception; 6] = [
             let host_is = matches!(entry, Entry::Port { host, .. } if is_bracketed(host));
             (is_bracketed(entry) || host_is) && is_v6(target)
         },
-    },
-    Exception {
-        why: "text outside of ASCII makes httpx fail for every URL, so it is left out: write the xn-- form",
-        is: |_, entry, _| matches!(entry, Entry::Other(Unread::NotAscii)),
     },
     Exception {
         why: "Ruby splits entries at colons, so an IPv6 address covers IPv4 addresses with its last number",
