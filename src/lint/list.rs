@@ -6,10 +6,11 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
-use super::entries::{self, harm, target};
+use super::entries::{self, harm};
 use super::probe::{self, outcome, url};
 use super::rules::Id;
 use super::{Facts, Finding, Findings, Scope, Severity, mask};
+use crate::clients::{Client, Target};
 use crate::inject::preset::ProxyVariable;
 use crate::no_proxy;
 use crate::no_proxy::entry::{Entry, Name, NameForm};
@@ -139,7 +140,7 @@ fn separators(findings: &mut Findings<'_>, list: &List<'_>) {
         (Id::W6, &spaces, "white space beside a comma or at an end", Some(())),
     ] {
         let Some(first) = gaps.first() else { continue };
-        // Those that have a neighbour show what clients make of it; the worst one is as good as all.
+        // The worst of a few is as good as all.
         let clients =
             gaps.iter().take(8).map(|gap| misread(list, *gap)).max_by_key(Vec::len).unwrap_or_default();
         let (harm, breaks) = harm(&clients);
@@ -162,20 +163,14 @@ fn separators(findings: &mut Findings<'_>, list: &List<'_>) {
     }
 }
 
-/// The clients that read the entries on both sides of a gap differently from how they read them with a comma alone.
-fn misread(list: &List<'_>, index: usize) -> Vec<crate::clients::Client> {
-    let before = index.checked_sub(1).and_then(|before| list.items.get(before));
-    let after = list.items.get(index);
-    let text = |item: Option<&Item<'_>>| item.map_or("", |item| item.text).to_owned();
-    let (one, other) = (text(before), text(after));
-    let written = format!("{one}{}{other}", &list.value[list.gap(index)]);
-    let clean = match (before, after) {
-        (Some(_), Some(_)) => format!("{one},{other}"),
-        _ => format!("{one}{other}"),
-    };
-    let targets: Vec<_> =
-        [before, after].into_iter().flatten().filter_map(|item| Some(target(&item.entry)?.1)).collect();
-    probe::differing(&written, &clean, &targets)
+/// The clients that read two names with what stands there between them differently from two with a comma.
+fn misread(list: &List<'_>, index: usize) -> Vec<Client> {
+    let before = if index > 0 { "a.example" } else { "" };
+    let after = if index < list.items.len() { "b.example" } else { "" };
+    let clean = [before, after].into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>();
+    let targets: Vec<Target> = clean.iter().filter_map(|name| url(name, None)).collect();
+    let written = format!("{before}{}{after}", &list.value[list.gap(index)]);
+    probe::differing(&written, &clean.join(","), &targets)
 }
 
 /// W3: a name in one of its two forms only.

@@ -18,14 +18,23 @@ pub fn readers() -> impl Iterator<Item = Client> {
     Client::ALL.into_iter().filter(|client| !matches!(client, Client::BusyboxWget | Client::Java))
 }
 
+/// An environment without a proxy, in which every client reads its variables.
+pub fn without_proxies() -> Environment {
+    [("NODE_USE_ENV_PROXY", "1")].into_iter().collect()
+}
+
 /// An environment with a proxy in every spelling and nothing else.
-pub fn with_proxies() -> Environment {
-    ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"].into_iter().map(|name| (name, PROXY)).collect()
+pub fn with_proxies(proxy: &str) -> Environment {
+    let mut environment = without_proxies();
+    for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"] {
+        environment.set(name, proxy);
+    }
+    environment
 }
 
 /// An environment with a proxy and a list.
 pub fn with_list(list: &str) -> Environment {
-    let mut environment = with_proxies();
+    let mut environment = with_proxies(PROXY);
     environment.set("no_proxy", list);
     environment.set("NO_PROXY", list);
     environment

@@ -124,7 +124,7 @@ fn readers_of_upper(proxy: ProxyVariable, is_list: bool, no_lower: bool, no_uppe
     let (lower, upper) = (proxy.lower(), proxy.lower().to_ascii_uppercase());
     let Some(target) = target(proxy) else { return Vec::new() };
     let value = |is_empty: bool, value: &'static str| if is_empty { "" } else { value };
-    let mut environment = if is_list { probe::with_proxies() } else { Environment::default() };
+    let mut environment = if is_list { probe::with_proxies(PROXY) } else { probe::without_proxies() };
     if is_list {
         // Direct means that the upper-case list was read, or, if that is empty, that the other one was.
         let lower_value = if no_upper { target.host() } else { "other.invalid" };
@@ -149,7 +149,7 @@ fn ignoring(proxy: ProxyVariable, name: &str) -> Vec<Client> {
     let Some(target) = target(proxy) else { return Vec::new() };
     let is_list = proxy == ProxyVariable::No;
     let value = if is_list { target.host() } else { PROXY };
-    let base = if is_list { probe::with_proxies() } else { Environment::default() };
+    let base = if is_list { probe::with_proxies(PROXY) } else { probe::without_proxies() };
     let mut alone = base.clone();
     alone.set(name, value);
     let mut both = base;

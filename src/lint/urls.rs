@@ -3,7 +3,7 @@
 use super::probe::{self, names, verb};
 use super::rules::Id;
 use super::{Finding, Findings, Scope, Severity, mask};
-use crate::clients::{Client, Environment, Route, Target, route};
+use crate::clients::{Client, Route, Target, route};
 
 /// Characters that have to be percent-encoded in a user or password (RFC 3986, section 3.2.1), with their encodings.
 const ENCODED: [(char, &str); 8] = [
@@ -155,10 +155,7 @@ fn scheme(findings: &mut Findings<'_>, index: usize, value: &str, scheme: &str) 
 
 /// The clients that fail, or go past the proxy, because of how it is written.
 fn failing(value: &str) -> Vec<Client> {
-    let environment: Environment = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"]
-        .into_iter()
-        .map(|name| (name, value))
-        .collect();
+    let environment = probe::with_proxies(value);
     let targets: Vec<Target> =
         ["http://web.example/", "https://web.example/"].iter().filter_map(|url| url.parse().ok()).collect();
     let is_wrong = |client: &Client| {
