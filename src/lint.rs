@@ -64,10 +64,19 @@ pub struct Subject {
     pub is_open: bool,
     /// In order. Of a name that is there twice, the last one counts.
     pub variables: Vec<Variable>,
-    /// A component of the control plane, and the words of its command line.
-    pub command: Vec<String>,
-    /// The preset takes the networks of the cluster from the cluster itself (`noProxyFrom`).
-    pub knows_networks: bool,
+    /// What it has to do with the cluster itself.
+    pub role: Role,
+}
+
+/// What a subject has to do with the cluster itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing special.
+    Any,
+    /// A component of the control plane: the words of its command line.
+    Component(Vec<String>),
+    /// A preset that takes the networks of the cluster from the cluster (`noProxyFrom`).
+    KnowsNetworks,
 }
 
 /// A variable.
@@ -151,6 +160,14 @@ pub fn check(subject: &Subject, facts: &Facts) -> Vec<Finding> {
 // === impl Subject ===
 
 impl Subject {
+    /// The words of the command line of a component of the control plane; nothing for others.
+    fn command(&self) -> &[String] {
+        match &self.role {
+            Role::Component(words) => words,
+            Role::Any | Role::KnowsNetworks => &[],
+        }
+    }
+
     /// The variables that count, with their places.
     pub fn effective(&self) -> impl Iterator<Item = (usize, &Variable)> {
         self.variables.iter().enumerate().filter(|(index, variable)| {

@@ -511,6 +511,81 @@ fn the_documentation_has_the_table_of_the_program() {
     assert!(table == rules::table(), "docs/lint.md is old: REACH_UPDATE=1 cargo test --test lint");
 }
 
+// === a cluster ===
+
+/// An API server that knows a few lists, and refuses the rest.
+fn api(lists: &'static [(&'static str, &'static str)]) -> (tempfile::NamedTempFile, std::net::SocketAddr) {
+    use std::io::{BufRead, BufReader};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // It ends with the test's process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let Some(request) = lines.next() else { continue };
+            while lines.next().is_some_and(|line| !line.is_empty()) {}
+            let target = request.split(' ').nth(1).unwrap_or_default().to_owned();
+            let found = lists.iter().find(|(start, _)| target.split('?').next() == Some(*start));
+            let (status, body) = match found {
+                Some((_, body)) => ("200 OK", (*body).to_owned()),
+                None => (
+                    "403 Forbidden",
+                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                        "message": "forbidden", "reason": "Forbidden", "code": 403})
+                    .to_string(),
+                ),
+            };
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    let mut kubeconfig = tempfile::NamedTempFile::new().unwrap();
+    let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]});
+    kubeconfig.write_all(config.to_string().as_bytes()).unwrap();
+    (kubeconfig, address)
+}
+
+#[test]
+fn a_cluster_is_looked_at_without_what_others_own_and_without_what_may_not_be_read() {
+    let (kubeconfig, _) = api(&[
+        (
+            "/apis/reach.dev/v1alpha1/clusterpodpresets",
+            r#"{"metadata": {}, "items": [{"metadata": {"name": "c"}, "spec": {"env": [
+                {"name": "https_proxy", "value": "http://proxy.corp.example:3128"}, {"name": "no_proxy", "value": "10.0.0.0/33"}]}}]}"#,
+        ),
+        (
+            "/api/v1/pods",
+            r#"{"metadata": {}, "items": [
+                {"metadata": {"name": "alone", "namespace": "n"}, "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}},
+                {"metadata": {"name": "owned", "namespace": "n", "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true}]},
+                 "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}}]}"#,
+        ),
+        (
+            "/api/v1/namespaces/default/services/kubernetes",
+            r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default"}, "spec": {"clusterIP": "10.96.0.1"}}"#,
+        ),
+    ]);
+    let run = run(&["lint", "--kubeconfig", kubeconfig.path().to_str().unwrap()]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    for expected in [
+        "cluster: error E4 no_proxy of ClusterPodPreset/c",
+        "cluster: error E6 no_proxy of ClusterPodPreset/c",
+        "10.96.0.1 in no_proxy",
+        "cluster: error E2 no_proxy of Pod/alone, container c",
+    ] {
+        assert!(run.stdout.contains(expected), "{expected}\n{}", run.stdout);
+    }
+    assert!(!run.stdout.contains("owned"), "{}", run.stdout);
+    assert!(run.stderr.contains("warning: deployments are not looked at"), "{}", run.stderr);
+}
+
 // === --fix ===
 
 #[test]
@@ -524,8 +599,12 @@ fn a_fix_keeps_everything_else_to_the_letter_and_is_done_once() {
         assert!(once.stderr.contains("fixed: standard input: "), "{}", once.stderr);
         // Lines without the variable stay, in order.
         let mut rest = once.stdout.lines();
-        let is_kept =
-            |line: &&str| !line.contains("#!") && !(name == "list.json" && line.contains("no_proxy"));
+        let is_changed = |line: &str| {
+            line.contains("#!")
+                || (name == "list.json" && line.contains("no_proxy"))
+                || ["web", ".corp.example,"].contains(&line.trim())
+        };
+        let is_kept = |line: &&str| !is_changed(line);
         for line in before.lines().filter(is_kept) {
             assert!(rest.any(|kept| kept == line), "{name}: lost or changed: {line}");
         }

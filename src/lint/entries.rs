@@ -262,8 +262,8 @@ pub(super) fn harm(clients: &[Client]) -> (Severity, String) {
 fn ipv6_address(findings: &mut Findings<'_>, list: &List<'_>, item: &Item<'_>, scope: Scope) {
     let Entry::Address(IpAddr::V6(address)) = item.entry else { return };
     // Ruby splits entries at colons too, and compares what is left with the end of the host.
-    let last = item.text.rsplit(':').next().unwrap_or_default();
-    let number = last.parse::<u8>().ok().filter(|number| number.to_string() == last);
+    let digits = item.text.rsplit(':').next().unwrap_or_default();
+    let number = digits.parse::<u8>().ok().filter(|number| number.to_string() == digits);
     let bypassed = number.and_then(|number| {
         let host = format!("192.0.2.{number}");
         let direct = |client| {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::objects;
 use super::probe;
 use super::rules::Id;
-use super::{Finding, Findings, Scope, Subject, portable};
+use super::{Finding, Findings, Role, Scope, Subject, portable};
 use crate::clients::{Client, Environment, Route, route};
 use crate::inject::preset::ProxyVariable;
 
@@ -72,7 +72,7 @@ impl Facts {
         let subject = findings.subject;
         let Some((proxy_index, proxy)) = proxy(subject) else { return };
         let list = subject.spellings(ProxyVariable::No).next();
-        let is_component = !subject.command.is_empty();
+        let is_component = !subject.command().is_empty();
         let (index, text) = match list {
             Some((index, variable)) => match &variable.value {
                 Some(value) if subject.is_rewritten => (index, portable(&[value])),
@@ -97,7 +97,7 @@ impl Facts {
         parts.dedup();
         let mut write: Vec<&str> = missing.iter().map(|needed| &*needed.write).collect();
         write.dedup();
-        let who = match subject.command.first() {
+        let who = match subject.command().first() {
             Some(program) => program.as_str(),
             None => "what runs here",
         };
@@ -132,7 +132,7 @@ impl Facts {
                 }
             }
         }
-        if !subject.knows_networks {
+        if subject.role != Role::KnowsNetworks {
             for address in &self.service {
                 need(address.to_string(), "the address of the API server's Service", "");
             }
@@ -156,12 +156,12 @@ fn proxy(subject: &Subject) -> Option<(usize, &str)> {
 }
 
 fn is_api_server(subject: &Subject) -> bool {
-    subject.command.first().is_some_and(|program| program == "kube-apiserver")
+    subject.command().first().is_some_and(|program| program == "kube-apiserver")
 }
 
 /// The value of a flag, as `--flag=value` or `--flag value`.
 fn flag<'s>(subject: &'s Subject, name: &str) -> Option<&'s str> {
-    let mut words = subject.command.iter();
+    let mut words = subject.command().iter();
     while let Some(word) = words.next() {
         if let Some(value) = word.strip_prefix(name) {
             return match value.strip_prefix('=') {
@@ -197,7 +197,7 @@ fn is_direct(environment: &Environment, host: &str) -> bool {
 pub(super) fn addresses_in_use(subject: &Subject, facts: &Facts) -> BTreeSet<IpAddr> {
     let mut addresses: BTreeSet<IpAddr> =
         facts.endpoints.iter().filter_map(|endpoint| endpoint.parse().ok()).collect();
-    if !subject.knows_networks {
+    if subject.role != Role::KnowsNetworks {
         addresses.extend(&facts.service);
     }
     let others = subject.effective().filter(|(_, variable)| ProxyVariable::of(&variable.name).is_none());

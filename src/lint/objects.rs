@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Scope, Subject, Variable};
+use super::{Role, Scope, Subject, Variable};
 use crate::api::GROUP;
 use crate::inject::workload::workloads;
 
@@ -70,7 +70,9 @@ fn preset(pointer: &str, object: &Value) -> Subject {
     let namespace =
         metadata["namespace"].as_str().map(|name| format!(" in namespace {name}")).unwrap_or_default();
     let spec = &object["spec"];
-    let sources = spec["noProxyFrom"].as_array();
+    let knows_networks = spec["noProxyFrom"]
+        .as_array()
+        .is_some_and(|sources| sources.iter().any(|source| source == "ClusterNetwork"));
     Subject {
         name: format!("{kind}/{}{namespace}", metadata["name"].as_str().unwrap_or_default()),
         scope: Scope::Preset,
@@ -79,9 +81,7 @@ fn preset(pointer: &str, object: &Value) -> Subject {
         // What is common is in a ClusterPodPreset.
         is_open: kind == "PodPreset" || spec["envFrom"].as_array().is_some_and(|sources| !sources.is_empty()),
         variables: variables(&format!("{pointer}/spec"), spec),
-        command: Vec::new(),
-        knows_networks: sources
-            .is_some_and(|sources| sources.iter().any(|source| source == "ClusterNetwork")),
+        role: if knows_networks { Role::KnowsNetworks } else { Role::Any },
     }
 }
 
@@ -90,12 +90,13 @@ fn container(reference: &str, pointer: &str, container: &Value) -> Subject {
         let words = container[field].as_array().into_iter().flatten();
         words.filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
     };
-    let mut command: Vec<String> = words("command").into_iter().chain(words("args")).collect();
-    let program = command.first().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
-    match COMPONENTS.iter().find(|component| program == **component) {
-        Some(component) => command[0] = (*component).to_owned(),
-        None => command.clear(),
-    }
+    let words: Vec<String> = words("command").into_iter().chain(words("args")).collect();
+    let program = words.first().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
+    let component = COMPONENTS.iter().find(|component| program == **component);
+    let role = component.map_or(Role::Any, |component| {
+        let arguments = words.iter().skip(1).cloned();
+        Role::Component([(*component).to_owned()].into_iter().chain(arguments).collect())
+    });
     Subject {
         name: format!("{reference}, container {}", container["name"].as_str().unwrap_or_default()),
         scope: Scope::Container,
@@ -103,8 +104,7 @@ fn container(reference: &str, pointer: &str, container: &Value) -> Subject {
         has_both_spellings: false,
         is_open: container["envFrom"].as_array().is_some_and(|sources| !sources.is_empty()),
         variables: variables(pointer, container),
-        command,
-        knows_networks: false,
+        role,
     }
 }
 
@@ -145,7 +145,11 @@ mod tests {
         assert_eq!(subjects[0].variables[0].pointer, "/items/0/spec/env/0/value");
         assert_eq!(subjects[2].variables[0].pointer, "/items/2/spec/containers/0/env/0/value");
         assert_eq!(subjects[2].variables[1].value, None);
-        assert!(subjects[0].is_rewritten && subjects[0].knows_networks && !subjects[0].has_both_spellings);
+        assert!(
+            subjects[0].is_rewritten
+                && subjects[0].role == Role::KnowsNetworks
+                && !subjects[0].has_both_spellings
+        );
         assert!(subjects[2].is_open && !subjects[1].is_open);
     }
 }

@@ -10,7 +10,7 @@ use super::super::route::env_file::{self, Assignment};
 use super::report::{Located, Report};
 use crate::api::{GROUP, VERSION};
 use crate::inject::workload::workloads;
-use crate::lint::{self, Facts, Finding, Scope, Subject, Variable, objects};
+use crate::lint::{self, Facts, Finding, Role, Scope, Subject, Variable, objects};
 use crate::manifest::{self, Document, Place};
 use crate::presets::directory;
 
@@ -85,7 +85,9 @@ pub fn lint(sources: &[Source]) -> Report {
     }
     // What one file shows of a cluster is a fact for the others.
     let mut facts = Facts::default();
-    read.iter().for_each(|read| facts.learn(&read.object));
+    for read in &read {
+        facts.learn(&read.object);
+    }
     for read in &read {
         object(&mut report, read, &facts);
     }
@@ -191,8 +193,7 @@ pub fn subject(assignments: &[Assignment]) -> Subject {
         has_both_spellings: false,
         is_open: false,
         variables: variables.collect(),
-        command: Vec::new(),
-        knows_networks: false,
+        role: Role::Any,
     }
 }
 

@@ -96,27 +96,22 @@ fn parse_line(line: &str) -> Result<(&str, String, &str), String> {
         return Err("expected a name of letters, digits and _ in front of =, without spaces".to_owned());
     }
     let value = value.trim_start();
-    Ok(match value.chars().next() {
-        Some(quote @ ('"' | '\'')) => {
-            let (plain, rest) = unquote(&value[1..], quote).ok_or_else(|| {
-                format!("{name}: the quote has no end: write another {quote} behind the value")
-            })?;
-            let raw = &value[..value.len() - rest.len()];
-            let rest = rest.trim();
-            if !rest.is_empty() && !rest.starts_with('#') {
-                return Err(format!("{name}: expected nothing behind the quotes: quote the whole value"));
-            }
-            (name, plain, raw)
+    if let Some(quote @ ('"' | '\'')) = value.chars().next() {
+        let (plain, rest) = unquote(&value[1..], quote)
+            .ok_or_else(|| format!("{name}: the quote has no end: write another {quote} behind the value"))?;
+        let raw = &value[..value.len() - rest.len()];
+        let rest = rest.trim();
+        if !rest.is_empty() && !rest.starts_with('#') {
+            return Err(format!("{name}: expected nothing behind the quotes: quote the whole value"));
         }
-        _ => {
-            let comment = value
-                .match_indices('#')
-                .map(|(at, _)| at)
-                .find(|at| *at == 0 || value[..*at].ends_with(char::is_whitespace));
-            let raw = value[..comment.unwrap_or(value.len())].trim_end();
-            (name, raw.to_owned(), raw)
-        }
-    })
+        return Ok((name, plain, raw));
+    }
+    let comment = value
+        .match_indices('#')
+        .map(|(at, _)| at)
+        .find(|at| *at == 0 || value[..*at].ends_with(char::is_whitespace));
+    let raw = value[..comment.unwrap_or(value.len())].trim_end();
+    Ok((name, raw.to_owned(), raw))
 }
 
 /// What stands before the closing quote, and behind it. Between double quotes, a backslash makes the next of
