@@ -12,6 +12,7 @@ pub mod cli; // one file per command
 pub mod clients; // how HTTP clients read their proxy variables
 pub mod inject; // the engine: pod + presets -> what to add
 pub mod lease; // a Lease, taken when there is something to do
+pub mod lint; // the rules of `reach lint`
 pub mod manifest; // streams of YAML and JSON documents, edited as text
 pub mod no_proxy; // one no_proxy list
 pub mod presets; // where presets come from

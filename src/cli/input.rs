@@ -54,6 +54,8 @@ pub struct ClusterOptions {
 pub struct File {
     /// How messages name it.
     pub name: String,
+    /// Where it is; `None` for standard input.
+    pub path: Option<PathBuf>,
     /// What is in it.
     pub text: String,
 }
@@ -91,11 +93,15 @@ pub fn files(names: &[PathBuf]) -> Result<Vec<File>, Failure> {
         if name.as_os_str() == "-" {
             let mut text = String::new();
             std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-            files.push(File { name: "standard input".to_owned(), text });
+            files.push(File { name: "standard input".to_owned(), path: None, text });
             continue;
         }
         let read = |file: &Path| {
-            fs::read_to_string(file).map(|text| File { name: file.display().to_string(), text })
+            fs::read_to_string(file).map(|text| File {
+                name: file.display().to_string(),
+                path: Some(file.to_owned()),
+                text,
+            })
         };
         let failed = |file: &Path, error: std::io::Error| {
             format!("{}: {}", file.display(), directory::cannot_read(&error))

@@ -13,7 +13,7 @@ use super::input::PresetInput;
 use crate::clients::{Client, Environment, Route, Target, route};
 
 mod container;
-mod env_file;
+pub(super) mod env_file;
 
 /// Say for each HTTP client whether it reaches a URL directly or through a proxy, and why
 ///

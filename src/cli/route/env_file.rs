@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Context;
@@ -10,9 +11,32 @@ use super::super::Failure;
 use crate::clients::Environment;
 use crate::presets::directory;
 
+/// An assignment in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The variable.
+    pub name: String,
+    /// Its value, without quotes.
+    pub value: String,
+    /// The line; the first is 1.
+    pub line: usize,
+    /// Where the line is in the text, without white space at its ends.
+    pub line_range: Range<usize>,
+    /// Where the value is in the text, with its quotes.
+    pub range: Range<usize>,
+}
+
 /// Reads a file, or standard input. Every line that is wrong is reported.
 pub fn read(file: &Path) -> Result<Environment, Failure> {
-    let (name, text) = if file.as_os_str() == "-" {
+    let (name, text) = text(file)?;
+    parse(&text).map_err(|errors| {
+        Failure::Messages(errors.into_iter().map(|error| format!("{name}, {error}")).collect())
+    })
+}
+
+/// The name of a file in messages, and what is in it.
+pub fn text(file: &Path) -> Result<(String, String), Failure> {
+    Ok(if file.as_os_str() == "-" {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
         ("standard input".to_owned(), text)
@@ -22,31 +46,48 @@ pub fn read(file: &Path) -> Result<Environment, Failure> {
             Failure::Messages(vec![format!("{name}: {}", directory::cannot_read(&error))])
         })?;
         (name, text)
-    };
-    parse(&text).map_err(|errors| {
-        Failure::Messages(errors.into_iter().map(|error| format!("{name}, {error}")).collect())
     })
 }
 
-/// Lines of `KEY=VALUE` or `export KEY=VALUE`, with or without quotes; `#` begins a comment. Messages have no value:
-/// it may be a secret.
 fn parse(text: &str) -> Result<Environment, Vec<String>> {
-    let mut environment = Environment::default();
+    let (assignments, errors) = assignments(text);
+    if errors.is_empty() {
+        Ok(assignments.into_iter().map(|assignment| (assignment.name, assignment.value)).collect())
+    } else {
+        Err(errors)
+    }
+}
+
+/// Lines of `KEY=VALUE` or `export KEY=VALUE`, with or without quotes; `#` begins a comment. What is wrong has no value
+/// in its message: it may be a secret.
+pub fn assignments(text: &str) -> (Vec<Assignment>, Vec<String>) {
+    let mut assignments = Vec::new();
     let mut errors = Vec::new();
+    let range = |part: &str| {
+        let start = part.as_ptr().addr() - text.as_ptr().addr();
+        start..start + part.len()
+    };
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         match parse_line(line) {
-            Ok((name, value)) => environment.set(name, value),
+            Ok((name, value, raw)) => assignments.push(Assignment {
+                name: name.to_owned(),
+                value,
+                line: index + 1,
+                line_range: range(line),
+                range: range(raw),
+            }),
             Err(message) => errors.push(format!("line {}: {message}", index + 1)),
         }
     }
-    if errors.is_empty() { Ok(environment) } else { Err(errors) }
+    (assignments, errors)
 }
 
-fn parse_line(line: &str) -> Result<(&str, String), String> {
+/// Name, value, and the value as it is written.
+fn parse_line(line: &str) -> Result<(&str, String, &str), String> {
     let assignment = line.strip_prefix("export ").unwrap_or(line).trim_start();
     let (name, value) =
         assignment.split_once('=').ok_or("expected KEY=VALUE, for example no_proxy=.svc,10.96.0.0/12")?;
@@ -56,18 +97,21 @@ fn parse_line(line: &str) -> Result<(&str, String), String> {
     }
     let value = value.trim_start();
     if let Some(quote @ ('"' | '\'')) = value.chars().next() {
-        let (value, rest) = unquote(&value[1..], quote)
+        let (plain, rest) = unquote(&value[1..], quote)
             .ok_or_else(|| format!("{name}: the quote has no end: write another {quote} behind the value"))?;
+        let raw = &value[..value.len() - rest.len()];
         let rest = rest.trim();
-        return if rest.is_empty() || rest.starts_with('#') {
-            Ok((name, value))
-        } else {
-            Err(format!("{name}: expected nothing behind the quotes: quote the whole value"))
-        };
+        if !rest.is_empty() && !rest.starts_with('#') {
+            return Err(format!("{name}: expected nothing behind the quotes: quote the whole value"));
+        }
+        return Ok((name, plain, raw));
     }
-    let is_comment = |at: &usize| value[..*at].chars().next_back().is_none_or(char::is_whitespace);
-    let end = value.match_indices('#').map(|(at, _)| at).find(is_comment).unwrap_or(value.len());
-    Ok((name, value[..end].trim_end().to_owned()))
+    let comment = value
+        .match_indices('#')
+        .map(|(at, _)| at)
+        .find(|at| *at == 0 || value[..*at].ends_with(char::is_whitespace));
+    let raw = value[..comment.unwrap_or(value.len())].trim_end();
+    Ok((name, raw.to_owned(), raw))
 }
 
 /// What stands before the closing quote, and behind it. Between double quotes, a backslash makes the next of
