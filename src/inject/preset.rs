@@ -242,6 +242,12 @@ impl Preset {
         self.stamp.rsplit_once('@').map_or(&self.stamp, |(reference, _)| reference)
     }
 
+    /// Where it has entries of `no_proxy` from beside what it says itself.
+    #[must_use]
+    pub fn no_proxy_from(&self) -> &[NoProxySource] {
+        &self.no_proxy_from
+    }
+
     pub(super) fn excludes(&self, container: &str) -> bool {
         self.exclude.iter().any(|pattern| match pattern {
             NamePattern::Exact(name) => **name == *container,

@@ -1,9 +1,10 @@
 //! Presets from files: YAML or JSON, one or more documents each, alone or in folders.
 //!
-//! `Namespace` objects in them give namespaces their labels. A file is taken as the API server would
-//! take it: an error in one object makes the whole set unusable, and every error is reported.
+//! `Namespace` objects in them give namespaces their labels; `Service`, `ServiceCIDR`, `Node` and kubeadm's ConfigMap
+//! give what `noProxyFrom` asks for. A file is taken as the API server would take it: an error in one object makes
+//! the whole set unusable, and every error is reported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -14,10 +15,14 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::Presets;
+use super::cluster::source::{API_SERVICE, KUBEADM};
+use super::network::{self, Facts, Part};
+use super::services::Services;
+use super::sources::{self, Account, Accounts};
 use crate::api::validate::{FieldError, validate};
-use crate::api::{ClusterPodPreset, GROUP, PodPreset, PresetKind, VERSION};
+use crate::api::{ClusterPodPreset, GROUP, NoProxySource, PodPreset, PresetKind, VERSION};
 use crate::inject::preset::Preset;
-use crate::inject::snapshot::{NamespaceLabels, Snapshot};
+use crate::inject::snapshot::{ClusterLists, NamespaceLabels, Snapshot};
 use crate::manifest;
 use crate::telemetry::PresetMetrics;
 
@@ -26,12 +31,18 @@ use crate::telemetry::PresetMetrics;
 pub const RELOAD_EVERY: Duration = Duration::from_secs(1);
 
 /// What the files hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Loaded {
     /// Presets of both kinds.
     pub presets: Vec<Arc<Preset>>,
     /// Labels of the namespaces that are given as objects.
     pub namespaces: BTreeMap<Box<str>, NamespaceLabels>,
+    /// Networks that the command line gives.
+    given: Facts,
+    services: Services,
+    /// What ServiceCIDRs, kubeadm's ConfigMap and the Service `kubernetes` say.
+    networks: Vec<Facts>,
+    nodes: Vec<Facts>,
 }
 
 /// What is wrong with a file or an object in it.
@@ -61,10 +72,45 @@ impl fmt::Display for FileError {
 }
 
 impl Loaded {
-    /// The snapshot of these files. Namespaces that are not given count as existing.
+    /// The same with networks that the command line gives.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot::from_parts(self.presets.iter().cloned(), self.namespaces.clone(), true)
+    pub fn with_given(mut self, given: Facts) -> Self {
+        self.given = given;
+        self
+    }
+
+    /// The snapshot of these files, and what became of `noProxyFrom`. Namespaces that are not given count as existing.
+    #[must_use]
+    pub fn snapshot(&self) -> (Snapshot, Accounts) {
+        let stated = [&self.given].into_iter().chain(&self.networks);
+        let all_services = self.services.all();
+        let cluster_network = network::cluster_network(stated, self.nodes.iter());
+        let nodes = network::nodes(self.nodes.iter());
+        let asked = sources::asked(self.presets.iter().map(|preset| &**preset));
+        let missing = |is_missing: bool, kind: &str| is_missing.then(|| format!("--presets has no {kind}"));
+        let accounts = Accounts::new(&asked, |source| match source {
+            NoProxySource::Services => {
+                Account::services(&self.services).or_missing(missing(self.services.is_empty(), "Service"))
+            }
+            NoProxySource::AllServices => {
+                Account::all_services(&all_services).or_missing(missing(self.services.is_empty(), "Service"))
+            }
+            NoProxySource::ClusterNetwork => Account::limited(&cluster_network).or_missing(missing(
+                cluster_network.taken == 0,
+                "ServiceCIDR, Node or ConfigMap kubeadm-config",
+            )),
+            NoProxySource::Nodes => Account::limited(&nodes).or_missing(missing(nodes.taken == 0, "Node")),
+        });
+        let derived = ClusterLists {
+            all_services: Arc::unwrap_or_clone(all_services.list),
+            cluster_network: cluster_network.list,
+            nodes: nodes.list,
+        };
+        let services = self.services.made().map(|(namespace, made)| (namespace, Arc::clone(&made.list)));
+        let snapshot = Snapshot::from_parts(self.presets.iter().cloned(), self.namespaces.clone(), true)
+            .with_services(services)
+            .with_derived(Arc::new(derived));
+        (snapshot, accounts)
     }
 }
 
@@ -81,14 +127,28 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Vec<FileError>> {
             Err(error) => reader.fail(path, None, String::new(), cannot_read(&error)),
         }
     }
-    if reader.errors.is_empty() { Ok(reader.loaded) } else { Err(reader.errors) }
+    if !reader.errors.is_empty() {
+        return Err(reader.errors);
+    }
+    for namespace in reader.of_services {
+        reader.loaded.services.update(&namespace);
+    }
+    Ok(reader.loaded)
 }
 
 /// Looks at the files now and then and publishes what is new and good; runs until it is dropped.
-pub async fn watch(paths: Vec<PathBuf>, presets: Arc<Presets>, metrics: PresetMetrics, every: Duration) {
+///
+/// `said` is what is known of `noProxyFrom` of the presets that are published.
+pub async fn watch(
+    paths: Vec<PathBuf>,
+    given: Facts,
+    presets: Arc<Presets>,
+    metrics: PresetMetrics,
+    mut said: Accounts,
+) {
     let mut seen = fingerprint(&paths);
     loop {
-        tokio::time::sleep(every).await;
+        tokio::time::sleep(RELOAD_EVERY).await;
         let now = fingerprint(&paths);
         if now == seen {
             continue;
@@ -96,7 +156,7 @@ pub async fn watch(paths: Vec<PathBuf>, presets: Arc<Presets>, metrics: PresetMe
         match load(&paths) {
             Ok(loaded) => {
                 tracing::info!(presets = loaded.presets.len(), "presets reloaded");
-                publish(&loaded, &presets, &metrics);
+                said = publish(&loaded.with_given(given.clone()), &presets, &metrics, &said);
             }
             Err(errors) => {
                 for error in errors {
@@ -110,9 +170,10 @@ pub async fn watch(paths: Vec<PathBuf>, presets: Arc<Presets>, metrics: PresetMe
     }
 }
 
-/// Publishes what was loaded.
-pub fn publish(loaded: &Loaded, presets: &Presets, metrics: &PresetMetrics) {
-    let snapshot = loaded.snapshot();
+/// Publishes what was loaded. Of `noProxyFrom`, it tells what was not `said` before, and returns all there is to say.
+pub fn publish(loaded: &Loaded, presets: &Presets, metrics: &PresetMetrics, said: &Accounts) -> Accounts {
+    let (snapshot, accounts) = loaded.snapshot();
+    accounts.tell(said, &metrics.sources);
     let (cluster, namespaced) = snapshot.counts();
     metrics.set(PresetKind::Cluster, cluster, 0);
     metrics.set(PresetKind::Namespaced, namespaced, 0);
@@ -120,6 +181,7 @@ pub fn publish(loaded: &Loaded, presets: &Presets, metrics: &PresetMetrics) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     metrics.changed.set(now.as_secs_f64());
     presets.publish(snapshot);
+    accounts
 }
 
 /// The files that a path stands for, sorted.
@@ -166,6 +228,8 @@ struct Reader {
     errors: Vec<FileError>,
     /// Where each object was found, to name both places of a duplicate.
     places: BTreeMap<String, String>,
+    /// Namespaces that have a Service.
+    of_services: BTreeSet<Box<str>>,
 }
 
 impl Reader {
@@ -205,6 +269,11 @@ impl Reader {
                 let labels = labels.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()));
                 self.loaded.namespaces.insert(name.into(), NamespaceLabels::new(labels));
             }
+            ("", "Service" | "Node" | "ConfigMap") | ("networking.k8s.io", "ServiceCIDR") => {
+                if let Err(message) = self.of_cluster(kind, name, object) {
+                    self.fail(file, Some(document), label, message);
+                }
+            }
             (GROUP, "ClusterPodPreset" | "PodPreset") if version == VERSION => {
                 self.preset(file, document, label, object);
             }
@@ -221,6 +290,33 @@ impl Reader {
             }
             _ => {}
         }
+    }
+
+    /// An object that `noProxyFrom` is about.
+    fn of_cluster(&mut self, kind: &str, name: &str, object: &Value) -> Result<(), String> {
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
+        let is = |(of, called): (&str, &str)| namespace == of && name == called;
+        // Where a value stands is said, and not what it is: a ConfigMap may hold anything.
+        let part = || {
+            let object = without_nulls(object);
+            serde_path_to_error::deserialize::<_, Part>(&object)
+                .map_err(|error| format!("{}: not what a {kind} has there", error.path()))
+        };
+        let loaded = &mut self.loaded;
+        match kind {
+            "Service" => {
+                loaded.services.insert(namespace, name);
+                self.of_services.insert(namespace.into());
+                if is(API_SERVICE) {
+                    loaded.networks.push(part()?.api_service());
+                }
+            }
+            "ServiceCIDR" => loaded.networks.push(part()?.service_cidr()),
+            "Node" => loaded.nodes.push(part()?.node()),
+            "ConfigMap" if is(KUBEADM) => loaded.networks.push(part()?.kubeadm()),
+            _ => {}
+        }
+        Ok(())
     }
 
     fn preset(&mut self, file: &Path, document: usize, label: String, object: &Value) {
