@@ -61,6 +61,11 @@ struct Builder {
     made: Made,
 }
 
+fn is_label(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(allowed)
+}
+
 /// Whether a name is a top-level domain. Clients read an entry as the end of a name, so that `app` lets every host under
 /// `.app` past the proxy.
 #[must_use]
@@ -78,7 +83,12 @@ fn is_second_level(name: &str, namespace: &str) -> bool {
 
 impl Services {
     /// Adds a Service; returns whether it was not there.
+    ///
+    /// What is no label of the DNS (RFC 1123) is no name of a Service, and would be something else as an entry.
     pub fn insert(&mut self, namespace: &str, name: &str) -> bool {
+        if !is_label(namespace) || !is_label(name) {
+            return false;
+        }
         if let Some(names) = self.names.get_mut(namespace) {
             return names.insert(name.into());
         }
@@ -228,6 +238,8 @@ mod tests {
     fn what_changes_and_what_does_not_is_told() {
         let mut known = services(&[("shop", "mysql"), ("web", "front")]);
         assert!(!known.insert("shop", "mysql"));
+        assert!(["", "a,b", "*", "corp.example", "Web"].iter().all(|name| !known.insert("shop", name)));
+        assert!(!known.insert("", "mysql"));
         assert!(known.insert("shop", "redis"));
         assert!(!known.remove("shop", "memcached") && !known.remove("nowhere", "mysql"));
         assert!(known.remove("shop", "redis"));

@@ -327,3 +327,6 @@ impl Changes {
             || !self.services.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;
