@@ -31,7 +31,9 @@ fn node(name: &str, address: &str) -> Item {
 
 fn list(state: &mut State, source: Source, items: Vec<Item>) {
     state.apply(source, Event::Init);
-    items.into_iter().for_each(|item| state.apply(source, Event::InitApply(item)));
+    for item in items {
+        state.apply(source, Event::InitApply(item));
+    }
     state.apply(source, Event::InitDone);
 }
 
