@@ -84,6 +84,11 @@ pub enum NoProxySource {
     Nodes,
 }
 
+impl NoProxySource {
+    /// Every source.
+    pub const ALL: [Self; 4] = [Self::Services, Self::AllServices, Self::ClusterNetwork, Self::Nodes];
+}
+
 /// A runtime that ignores proxy variables, and for which its own settings are derived from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Runtime {

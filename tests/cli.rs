@@ -99,6 +99,55 @@ fn patches_apply_with_another_implementation_and_make_what_is_shown() {
 }
 
 #[test]
+fn what_the_cluster_adds_to_no_proxy_can_come_from_files() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {containers: [{name: web}]}\n";
+    let given = |command: &str, more: &[&str]| {
+        let presets = ["--presets", "tests/fixtures/cli/from-cluster.yaml"];
+        pipe(&[&[command, "-f", "-"], &presets[..], more].concat(), pod)
+    };
+    let run = given("explain", &[]);
+    assert_eq!(
+        run.stderr,
+        "warning: noProxyFrom Services: left out, since clients would take the entry for a top-level domain: Service shop/app\n"
+    );
+    golden("explain-from-cluster.txt", &run.succeeded());
+    golden("explain-from-cluster.json", &given("explain", &["-o", "json"]).succeeded());
+    // With networks of the command line.
+    let more = given("inject", &["--cluster-network", "10.10.192.1/18,192.0.2.7"]).succeeded();
+    let expected = ".corp.example,corp.example,.mysql,mysql,localhost,10.96.0.1,127.0.0.1,172.31.77.1,192.0.2.7,\
+                    10.10.192.0/18,10.96.0.0/16,10.244.0.0/24,10.245.0.0/16\"";
+    assert!(more.contains(expected), "{more}");
+}
+
+#[test]
+fn a_source_that_files_do_not_have_is_said_to_add_nothing() {
+    let preset = "apiVersion: reach.dev/v1alpha1\nkind: ClusterPodPreset\nmetadata: {name: a}\nspec: {noProxyFrom: [Services, ClusterNetwork, Nodes]}\n";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("preset.yaml");
+    fs::write(&file, preset).unwrap();
+    let run = run(&["inject", "-f", "tests/fixtures/cli/pod.json", "--presets", file.to_str().unwrap()]);
+    assert_eq!(
+        run.stderr,
+        "warning: noProxyFrom Services of a preset adds nothing: --presets has no Service\n\
+         warning: noProxyFrom ClusterNetwork of a preset adds nothing: --presets has no ServiceCIDR, Node or ConfigMap kubeadm-config\n\
+         warning: noProxyFrom Nodes of a preset adds nothing: --presets has no Node\n"
+    );
+    assert_eq!(run.code, Some(0));
+
+    // What an object has there is not shown.
+    fs::write(&file, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kubeadm-config, namespace: kube-system}\ndata: {ClusterConfiguration: [s3cret]}\n").unwrap();
+    let run =
+        self::run(&["inject", "-f", "tests/fixtures/cli/pod.json", "--presets", file.to_str().unwrap()]);
+    assert_eq!(run.code, Some(1));
+    assert!(
+        run.stderr
+            .contains("ConfigMap/kubeadm-config: data.ClusterConfiguration: not what a ConfigMap has there"),
+        "{run:?}"
+    );
+    assert!(!run.stderr.contains("s3cret"), "{run:?}");
+}
+
+#[test]
 fn injecting_what_was_injected_changes_nothing() {
     for file in ["examples/deployment.yaml", "tests/fixtures/cli/kinds.yaml", "tests/fixtures/cli/pod.json"] {
         let once = inject(file, &[]).succeeded();

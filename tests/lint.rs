@@ -85,6 +85,7 @@ fn ids(object: &Value) -> BTreeSet<Id> {
 /// A rule, objects in which it fires, and objects in which it does not though they are near.
 type Case = (Id, Vec<Value>, Vec<Value>);
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn cases() -> Vec<Case> {
     let lists = |values: &[&str]| values.iter().map(|value| list(value)).collect::<Vec<_>>();
     let proxies = |values: &[&str]| values.iter().map(|value| proxy(value)).collect::<Vec<_>>();

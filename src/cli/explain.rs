@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Failure;
 use super::inject::{place, read_pod};
 use super::input::Input;
-use crate::api::MergeStrategy;
+use crate::api::{MergeStrategy, NoProxySource};
 use crate::inject::annotation::warnings;
 use crate::inject::merge::{Because, Outcome, Part, Resolved};
 use crate::inject::pod::{Container, Pod};
@@ -16,6 +16,7 @@ use crate::inject::preset::{PresetLevel, VariableValue};
 use crate::inject::workload::{Workload, workloads};
 use crate::inject::{self, ContainerPlan, LeftAlone, Plan, Target};
 use crate::manifest;
+use crate::presets::sources;
 
 /// Say for each container and variable where its value comes from
 ///
@@ -101,6 +102,9 @@ struct PartExplanation {
     strategy: Option<MergeStrategy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     because: Option<&'static str>,
+    /// What the cluster adds to the value.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    no_proxy_from: Vec<NoProxySource>,
     used: bool,
 }
 
@@ -227,6 +231,7 @@ fn variables(
             value: if own.is_from() { "valueFrom".to_owned() } else { own.literal().to_owned() },
             strategy: None,
             because: None,
+            no_proxy_from: Vec::new(),
             used: true,
         }));
         let own_value = || own.last().filter(|own| !own.is_from()).map(|own| own.literal().to_owned());
@@ -290,6 +295,11 @@ fn part(part: &Part<'_>, used: bool) -> PartExplanation {
             Because::Default => "default of this variable",
             Because::ValueFrom => "valueFrom always replaces",
         }),
+        no_proxy_from: if part.variable.is("no_proxy") {
+            part.preset.no_proxy_from().to_vec()
+        } else {
+            vec![]
+        },
         used,
     }
 }
@@ -356,6 +366,10 @@ fn write_text(out: &mut String, explanation: &Explanation) -> std::fmt::Result {
                 write!(out, "      {mark} {}: {who} ({}", part.value, part.level)?;
                 if let (Some(strategy), Some(because)) = (part.strategy, part.because) {
                     write!(out, "; {strategy:?}, {because}")?;
+                }
+                for (index, source) in part.no_proxy_from.iter().enumerate() {
+                    let start = if index == 0 { "; noProxyFrom " } else { ", " };
+                    write!(out, "{start}{}", sources::name(*source))?;
                 }
                 writeln!(out, ")")?;
             }

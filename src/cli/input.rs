@@ -10,6 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use super::Failure;
 use crate::inject::snapshot::{Namespace, NamespaceLabels, Snapshot};
 use crate::inject::workload::Workload;
+use crate::presets::network::{Facts, Given};
 use crate::presets::{cluster, directory};
 
 /// Inputs of a command that looks at manifests.
@@ -25,7 +26,7 @@ pub struct Input {
 /// Where presets come from, and for which namespace.
 #[derive(Debug, clap::Args)]
 pub struct PresetInput {
-    /// Presets (and Namespaces, for their labels) from files or folders; without it, from the cluster of the current kubeconfig
+    /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, which they refer to) from files or folders; without it, from the cluster of the current kubeconfig
     #[arg(long, value_name = "PATH", num_args = 1.., env = "REACH_PRESETS", value_delimiter = ':')]
     presets: Vec<PathBuf>,
     /// Namespace of objects that say none [default: that of the current context, else default]
@@ -35,7 +36,17 @@ pub struct PresetInput {
     #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',', value_parser = label, env = "REACH_NAMESPACE_LABELS")]
     namespace_labels: Option<Vec<(String, String)>>,
     #[command(flatten)]
+    network: ClusterNetwork,
+    #[command(flatten)]
     cluster: ClusterOptions,
+}
+
+/// Networks that nobody has to be asked for.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ClusterNetwork {
+    /// Networks of Services and pods, for presets with noProxyFrom: [ClusterNetwork], besides those that the cluster's objects have
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',', env = "REACH_CLUSTER_NETWORK")]
+    cluster_network: Vec<Given>,
 }
 
 /// Which cluster.
@@ -155,20 +166,34 @@ impl PresetInput {
             let loaded = directory::load(&self.presets)
                 .map_err(|errors| Failure::Messages(errors.iter().map(ToString::to_string).collect()))?;
             let namespace = self.namespace.clone().unwrap_or_else(|| "default".to_owned());
-            return Ok(Lookup { snapshot: loaded.snapshot(), namespace, labels });
+            let (snapshot, accounts) = loaded.with_given(self.network.facts()).snapshot();
+            complain_all(&accounts.warnings());
+            return Ok(Lookup { snapshot, namespace, labels });
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let config = self.cluster.config().await?;
             let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
             let client = kube::Client::try_from(config)?;
-            let (snapshot, invalid) =
-                cluster::load(&client).await.context("cannot read presets from the cluster")?;
-            for name in invalid {
-                super::complain(&format!("warning: preset {name} cannot be used and is left out"));
-            }
-            Ok(Lookup { snapshot, namespace, labels })
+            let loaded = cluster::load(&client, self.network.facts())
+                .await
+                .context("cannot read presets from the cluster")?;
+            complain_all(&loaded.warnings);
+            Ok(Lookup { snapshot: loaded.snapshot, namespace, labels })
         })
+    }
+}
+
+fn complain_all(warnings: &[String]) {
+    for warning in warnings {
+        super::complain(&format!("warning: {warning}"));
+    }
+}
+
+impl ClusterNetwork {
+    /// What they say.
+    pub fn facts(&self) -> Facts {
+        Facts::given(&self.cluster_network)
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Snapshot {
 }
 
 /// A namespace: its labels, if it is known to exist, and its presets.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct NamespaceEntry {
     /// Labels, sorted by key; `None` when only presets of the namespace are known.
     pub labels: Option<NamespaceLabels>,
@@ -33,7 +33,7 @@ pub struct NamespaceEntry {
 }
 
 /// Entries of `no_proxy` that come from the cluster and are the same in every namespace.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterLists {
     /// `service.namespace` of every Service.
     pub all_services: List,
@@ -113,6 +113,19 @@ impl Snapshot {
     #[must_use]
     pub fn with_derived(mut self, derived: Arc<ClusterLists>) -> Self {
         self.derived = derived;
+        self
+    }
+
+    /// The same with the Services of namespaces.
+    #[must_use]
+    pub fn with_services<'n>(mut self, services: impl IntoIterator<Item = (&'n str, Arc<List>)>) -> Self {
+        for (namespace, services) in services {
+            let entry = self.namespaces.entry(namespace.into()).or_default();
+            let old = std::mem::take(entry);
+            // Nobody else has it yet, so nothing is copied.
+            let old = Arc::unwrap_or_clone(old);
+            *entry = Arc::new(NamespaceEntry { services, ..old });
+        }
         self
     }
 
