@@ -8,7 +8,7 @@ use super::list::{Item, List};
 use super::probe::{self, names, outcome, url, verb};
 use super::rules::Id;
 use super::{Finding, Findings, Scope, Severity, mask, unread};
-use crate::clients::{Client, Target};
+use crate::clients::{Client, Route, Target};
 use crate::no_proxy::entry::{Entry, Name, NameForm};
 
 /// Names at the root of the DNS, and such as people put there, that stand alone in a list by mistake.
@@ -168,8 +168,8 @@ fn ipv6_address(findings: &mut Findings<'_>, list: &List<'_>, item: &Item<'_>, s
         let host = format!("192.0.2.{number}");
         let direct = |client| {
             matches!(
-                crate::clients::route(client, &probe::with_list(item.text), &url(&host, None)?),
-                crate::clients::Route::Direct { .. }
+                probe::ask(client, &probe::with_list(item.text), &url(&host, None)?),
+                Route::Direct { .. }
             )
             .then_some(client)
         };

@@ -311,6 +311,12 @@ fn messages_name_the_clients_that_differ() {
     let differ = pod(&[("no_proxy", "a".into()), ("NO_PROXY", "b".into())]);
     assert_eq!(breaks(&differ, Id::E3), "go and reqwest read NO_PROXY, the others no_proxy");
     assert!(breaks(&list(" a"), Id::W6).contains("wget"));
+    // Those that split at white space are not among them; axios reads its variables itself only outside of Node's own.
+    let split = breaks(&list("a b"), Id::E2);
+    assert!(split.starts_with("curl, wget, go, "), "{split}");
+    for reader in ["axios", "undici", "ruby", "curl-7"] {
+        assert!(!split.contains(reader), "{split}");
+    }
 }
 
 // === anything goes ===
