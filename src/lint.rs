@@ -20,6 +20,7 @@ pub mod objects;
 mod probe;
 pub mod rules;
 mod spellings;
+mod unread;
 mod urls;
 
 pub use facts::Facts;

@@ -44,7 +44,7 @@ pub struct Arguments {
     #[arg(long)]
     diff: bool,
     /// Explain a rule, or all of them
-    #[arg(long, value_name = "ID|all", exclusive = true, value_parser = rule)]
+    #[arg(long, value_name = "ID|all", value_parser = rule)]
     explain: Option<Explain>,
     /// Exit with 1 for findings of this severity and above
     #[arg(long, value_name = "SEVERITY", default_value = "error", env = "REACH_FAIL_ON")]

@@ -18,11 +18,30 @@ pub fn shown(text: &str) -> String {
         }
         _ => masked,
     };
+    let masked = without_half_a_password(masked);
     let mut shown: String = masked.chars().take(LONGEST).flat_map(escaped).collect();
     if masked.chars().nth(LONGEST).is_some() {
         shown.push('…');
     }
     shown
+}
+
+/// A password with a space or a comma in it is cut there when a list is split, and its `@` is in the next entry.
+fn without_half_a_password(text: String) -> String {
+    let port = text
+        .find("://")
+        .filter(|scheme| !text[scheme + 3..].starts_with('['))
+        .and_then(|scheme| Some(scheme + 3 + text[scheme + 3..].find(':')? + 1));
+    match port {
+        Some(at)
+            if text[..at].bytes().filter(|byte| *byte == b'/').count() == 2 && !text[at..].contains('@') =>
+        {
+            let port = text[at..].split(['/', '?', '#']).next().unwrap_or_default();
+            let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
+            if is_port { text } else { format!("{}{MASK}", &text[..at]) }
+        }
+        _ => text,
+    }
 }
 
 /// A control character as a message has it.
@@ -62,6 +81,10 @@ mod tests {
             ("me:s3cret@proxy", "***@proxy"),
             ("me@web", "***@web"),
             ("web.corp.example", "web.corp.example"),
+            ("http://me:s3c", "http://me:***"),
+            ("http://web:80/x", "http://web:80/x"),
+            ("http://web/a:b", "http://web/a:b"),
+            ("http://[fd00::1]:80", "http://[fd00::1]:80"),
             ("a\tb\u{1b}[31m", "a\\tb\\u{1b}[31m"),
         ] {
             assert_eq!(shown(text), expected);

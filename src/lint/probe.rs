@@ -18,18 +18,21 @@ pub fn readers() -> impl Iterator<Item = Client> {
     Client::ALL.into_iter().filter(|client| !matches!(client, Client::BusyboxWget | Client::Java))
 }
 
-/// An environment without a proxy, in which every client reads its variables.
-pub fn without_proxies() -> Environment {
-    [("NODE_USE_ENV_PROXY", "1")].into_iter().collect()
+/// What a client does. Node's own clients read the variables only when they are told to, and are told so here; axios
+/// in the same process would then leave them to Node, so it is asked without.
+pub fn ask(client: Client, environment: &Environment, target: &Target) -> Route {
+    if !matches!(client, Client::NodeFetch | Client::NodeHttp) {
+        return route(client, environment, target);
+    }
+    let mut environment = environment.clone();
+    environment.set("NODE_USE_ENV_PROXY", "1");
+    route(client, &environment, target)
 }
 
 /// An environment with a proxy in every spelling and nothing else.
 pub fn with_proxies(proxy: &str) -> Environment {
-    let mut environment = without_proxies();
-    for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"] {
-        environment.set(name, proxy);
-    }
-    environment
+    let names = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"];
+    names.into_iter().map(|name| (name, proxy)).collect()
 }
 
 /// An environment with a proxy and a list.
@@ -51,7 +54,7 @@ pub fn outcome(list: &str, target: &Target) -> Outcome {
     let environment = with_list(list);
     let mut outcome = Outcome::default();
     for client in readers() {
-        match route(client, &environment, target) {
+        match ask(client, &environment, target) {
             Route::Direct { .. } => outcome.direct.push(client),
             Route::Proxied { .. } => outcome.proxied.push(client),
             Route::Error { .. } => outcome.failed.push(client),
@@ -63,9 +66,8 @@ pub fn outcome(list: &str, target: &Target) -> Outcome {
 /// The clients that take another route for one of the URLs with one list than with the other.
 pub fn differing(one: &str, other: &str, targets: &[Target]) -> Vec<Client> {
     let (one, other) = (with_list(one), with_list(other));
-    let kind = |client, environment: &Environment, target| {
-        std::mem::discriminant(&route(client, environment, target))
-    };
+    let kind =
+        |client, environment: &Environment, target| std::mem::discriminant(&ask(client, environment, target));
     readers()
         .filter(|client| {
             targets.iter().any(|target| kind(*client, &one, target) != kind(*client, &other, target))

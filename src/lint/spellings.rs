@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::probe::{self, PROXY, names, verb};
 use super::rules::Id;
 use super::{Finding, Findings, Severity, Variable};
-use crate::clients::{Client, Environment, Route, Target, route};
+use crate::clients::{Client, Environment, Route, Target};
 use crate::inject::preset::ProxyVariable;
 use crate::no_proxy;
 
@@ -124,7 +124,7 @@ fn readers_of_upper(proxy: ProxyVariable, is_list: bool, no_lower: bool, no_uppe
     let (lower, upper) = (proxy.lower(), proxy.lower().to_ascii_uppercase());
     let Some(target) = target(proxy) else { return Vec::new() };
     let value = |is_empty: bool, value: &'static str| if is_empty { "" } else { value };
-    let mut environment = if is_list { probe::with_proxies(PROXY) } else { probe::without_proxies() };
+    let mut environment = if is_list { probe::with_proxies(PROXY) } else { Environment::default() };
     if is_list {
         // Direct means that the upper-case list was read, or, if that is empty, that the other one was.
         let lower_value = if no_upper { target.host() } else { "other.invalid" };
@@ -135,7 +135,7 @@ fn readers_of_upper(proxy: ProxyVariable, is_list: bool, no_lower: bool, no_uppe
     }
     environment.set(lower, value(no_lower, PROXY));
     environment.set(upper.clone(), value(no_upper, OTHER));
-    let reads = |client: &Client| match route(*client, &environment, &target) {
+    let reads = |client: &Client| match probe::ask(*client, &environment, &target) {
         Route::Proxied { variable, .. } => variable == upper,
         // Past both: the empty one counted.
         Route::Direct { .. } => no_upper,
@@ -149,7 +149,7 @@ fn ignoring(proxy: ProxyVariable, name: &str) -> Vec<Client> {
     let Some(target) = target(proxy) else { return Vec::new() };
     let is_list = proxy == ProxyVariable::No;
     let value = if is_list { target.host() } else { PROXY };
-    let base = if is_list { probe::with_proxies(PROXY) } else { probe::without_proxies() };
+    let base = if is_list { probe::with_proxies(PROXY) } else { Environment::default() };
     let mut alone = base.clone();
     alone.set(name, value);
     let mut both = base;
@@ -161,7 +161,7 @@ fn ignoring(proxy: ProxyVariable, name: &str) -> Vec<Client> {
 }
 
 fn is_direct(client: Client, environment: &Environment, target: &Target) -> bool {
-    matches!(route(client, environment, target), Route::Direct { .. })
+    matches!(probe::ask(client, environment, target), Route::Direct { .. })
 }
 
 /// A URL for which the variable counts; no model speaks FTP.

@@ -3,7 +3,7 @@
 use super::probe::{self, names, verb};
 use super::rules::Id;
 use super::{Finding, Findings, Scope, Severity, mask};
-use crate::clients::{Client, Route, Target, route};
+use crate::clients::{Client, Route, Target};
 
 /// Characters that have to be percent-encoded in a user or password (RFC 3986, section 3.2.1), with their encodings.
 const ENCODED: [(char, &str); 8] = [
@@ -159,7 +159,9 @@ fn failing(value: &str) -> Vec<Client> {
     let targets: Vec<Target> =
         ["http://web.example/", "https://web.example/"].iter().filter_map(|url| url.parse().ok()).collect();
     let is_wrong = |client: &Client| {
-        targets.iter().any(|target| !matches!(route(*client, &environment, target), Route::Proxied { .. }))
+        targets
+            .iter()
+            .any(|target| !matches!(probe::ask(*client, &environment, target), Route::Proxied { .. }))
     };
     probe::readers().filter(is_wrong).collect()
 }

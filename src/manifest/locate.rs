@@ -122,7 +122,7 @@ mod tests {
     fn a_part_of_a_string_is_found_where_it_is_written() {
         let stream =
             "a: 1\n---\n# é\nenv:\n- {name: é, value: \"x, web\"} # y\n- value: 'x,web'\n- value: x,web\n";
-        assert_eq!(locate(stream, 2, "/env/0/value", Some((3, 6))), (5, 23, "web".to_owned()));
+        assert_eq!(locate(stream, 2, "/env/0/value", Some((3, 6))), (5, 24, "web".to_owned()));
         assert_eq!(locate(stream, 2, "/env/1/value", Some((2, 5))), (6, 13, "web".to_owned()));
         assert_eq!(locate(stream, 2, "/env/2/value", Some((2, 5))), (7, 12, "web".to_owned()));
         assert_eq!(locate(stream, 2, "/env/2/value", None), (7, 10, "x,web".to_owned()));

@@ -105,14 +105,14 @@ impl Entry {
         if let Some((address, prefix)) = text.split_once('/') {
             return Self::network(text, address, prefix);
         }
+        if text.contains('@') {
+            return Self::Other(Unread::Url);
+        }
         if let Some(range) = Self::range(text) {
             return range;
         }
         if let Some((host, port)) = text.rsplit_once(':') {
             return Self::port(host, port);
-        }
-        if text.contains('@') {
-            return Self::Other(Unread::Url);
         }
         Self::name(text)
     }
@@ -149,9 +149,6 @@ impl Entry {
     }
 
     fn port(host: &str, port: &str) -> Self {
-        if host.contains("//") || host.contains('@') {
-            return Self::Other(Unread::Url);
-        }
         // Without brackets, a colon in what stands before it is an address that was written wrong.
         let is_bracketed = host.starts_with('[') && host.ends_with(']');
         if host.contains(':') && !is_bracketed {
@@ -261,6 +258,7 @@ mod tests {
             ("http://web:80", Entry::Other(Url)),
             ("web/path", Entry::Other(Url)),
             ("me@web", Entry::Other(Url)),
+            ("me:secret@web", Entry::Other(Url)),
             ("10.96.", Entry::Other(BadAddress)),
             ("10.96.*", Entry::Other(BadAddress)),
             ("10.0.0.300", Entry::Other(BadAddress)),
