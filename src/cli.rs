@@ -13,6 +13,7 @@ mod crds;
 mod explain;
 mod inject;
 mod input;
+mod no_proxy;
 mod route;
 mod serve;
 
@@ -33,6 +34,7 @@ Examples:
   reach inject -f deployment.yaml --presets presets  show a manifest as the webhook would change it
   reach explain -f deployment.yaml --presets presets say where each value comes from
   reach route https://web.corp.example/              say which clients go through the proxy, and why
+  reach no-proxy -n shop                             print the list that a pod gets, with the origin of each entry
   reach crds | kubectl apply -f -                    install the CRDs";
 
 #[derive(Debug, Subcommand)]
@@ -41,6 +43,7 @@ enum Command {
     Inject(inject::Arguments),
     Explain(explain::Arguments),
     Route(route::Arguments),
+    NoProxy(Box<no_proxy::Arguments>),
     Crds(crds::Arguments),
     Check(check::Arguments),
     Completions(completions::Arguments),
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Route(arguments) => route::run(&arguments),
+        Command::NoProxy(arguments) => no_proxy::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),

@@ -1,7 +1,7 @@
 //! reach gives every workload of a Kubernetes cluster the right HTTP proxy configuration.
 //!
 //! The map: bytes go through [`admission`], [`inject`] decides over one snapshot of [`presets`], and a
-//! patch comes back. `inject`, `no_proxy` and `manifest` are pure; the rest is a thin edge around them.
+//! patch comes back. `inject`, `no_proxy`, `clients` and `manifest` are pure; the rest is a thin edge around them.
 
 pub mod admin; // livez, readyz, metrics
 pub mod admission; // AdmissionReview in, AdmissionReview out

@@ -12,6 +12,8 @@ mod generate;
 mod oracle;
 #[path = "properties/portable.rs"]
 mod portable;
+#[path = "properties/routes.rs"]
+mod routes;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -887,7 +887,7 @@ fn no_proxy_from_alone_is_a_no_proxy() {
 #[test]
 fn node_is_told_to_read_the_variables_unless_the_container_says_otherwise() {
     let preset = cluster("p", json!({"derive": ["Node"]}));
-    assert_eq!(env(&[preset.clone()], &pod_env(&[])), ["NODE_USE_ENV_PROXY=1"]);
+    assert_eq!(env(std::slice::from_ref(&preset), &pod_env(&[])), ["NODE_USE_ENV_PROXY=1"]);
     assert_eq!(env(&[preset], &pod_env(&["NODE_USE_ENV_PROXY=0"])), ["NODE_USE_ENV_PROXY=0"]);
 }
 

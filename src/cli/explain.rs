@@ -321,7 +321,7 @@ fn origin(source: &str) -> String {
     }
 }
 
-fn in_words(reason: LeftAlone) -> &'static str {
+pub(super) fn in_words(reason: LeftAlone) -> &'static str {
     match reason {
         LeftAlone::Mirror => "a mirror pod is never changed",
         LeftAlone::NamespaceOptOut => "the namespace is labelled reach.dev/injection: disabled",

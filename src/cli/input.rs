@@ -1,4 +1,4 @@
-//! What `reach inject`, `reach explain` and `reach route` read: manifests, presets, a namespace.
+//! What `reach inject`, `reach explain`, `reach route` and `reach no-proxy` read: manifests, presets, a namespace.
 
 use std::fs;
 use std::io::Read;
@@ -9,6 +9,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use super::Failure;
 use crate::inject::snapshot::{Namespace, NamespaceLabels, Snapshot};
+use crate::inject::workload::Workload;
 use crate::presets::network::{Facts, Given};
 use crate::presets::{cluster, directory};
 
@@ -19,12 +20,12 @@ pub struct Input {
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
     filenames: Vec<PathBuf>,
     #[command(flatten)]
-    presets: Presets,
+    presets: PresetInput,
 }
 
 /// Where presets come from, and for which namespace.
 #[derive(Debug, clap::Args)]
-pub struct Presets {
+pub struct PresetInput {
     /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, which they refer to) from files or folders; without it, from the cluster of the current kubeconfig
     #[arg(long, value_name = "PATH", num_args = 1.., env = "REACH_PRESETS", value_delimiter = ':')]
     presets: Vec<PathBuf>,
@@ -125,7 +126,25 @@ pub fn files(names: &[PathBuf]) -> Result<Vec<File>, Failure> {
     if errors.is_empty() { Ok(files) } else { Err(Failure::Messages(errors)) }
 }
 
-impl Presets {
+/// The one pod or workload of a manifest.
+///
+/// # Errors
+/// What is there instead.
+pub fn only<'a, 'o>(found: &'a [Workload<'o>]) -> Result<&'a Workload<'o>, String> {
+    match found {
+        [workload] => Ok(workload),
+        [] => Err("expected a pod or a workload with one, and there is none".to_owned()),
+        several => {
+            let names: Vec<&str> = several.iter().map(|workload| workload.reference.as_str()).collect();
+            Err(format!(
+                "expected one pod or workload, and there are {}: give a file of one",
+                names.join(", ")
+            ))
+        }
+    }
+}
+
+impl PresetInput {
     /// The paths that were given.
     pub fn paths(&self) -> &[PathBuf] {
         &self.presets

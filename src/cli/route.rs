@@ -9,7 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::Failure;
-use super::input::Presets;
+use super::input::PresetInput;
 use crate::clients::{Client, Environment, Route, Target, route};
 
 mod container;
@@ -50,7 +50,7 @@ pub struct Arguments {
     #[arg(long, value_name = "HOST=ADDRESS,...", value_delimiter = ',', value_parser = resolution)]
     resolve: Vec<(String, IpAddr)>,
     #[command(flatten)]
-    presets: Presets,
+    presets: PresetInput,
     /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "text", env = "REACH_OUTPUT")]
     output: Output,
@@ -66,9 +66,11 @@ enum Output {
 
 /// A URL as given, and taken apart.
 #[derive(Clone, Debug)]
-struct Url {
-    text: String,
-    target: Target,
+pub struct Url {
+    /// As given.
+    pub text: String,
+    /// Taken apart.
+    pub target: Target,
 }
 
 /// The routes to a URL.
@@ -85,7 +87,7 @@ struct ClientRoute {
     route: Route,
 }
 
-fn url(text: &str) -> Result<Url, String> {
+pub(super) fn url(text: &str) -> Result<Url, String> {
     Ok(Url { text: text.to_owned(), target: text.parse()? })
 }
 

@@ -73,6 +73,16 @@ fn c_number(text: &str) -> Option<u32> {
     digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, radix).ok())?
 }
 
+/// An IPv6 address as inet_ntop of the C library writes it: one with an IPv4 address in it has a dotted end.
+pub fn inet_ntop(address: Ipv6Addr) -> String {
+    let pieces = address.segments();
+    if pieces[..6] == [0; 6] && pieces[6] != 0 {
+        let [.., a, b, c, d] = address.octets();
+        return format!("::{}", Ipv4Addr::new(a, b, c, d));
+    }
+    address.to_string()
+}
+
 /// An IPv6 address as the URL Standard writes it: compressed, in hexadecimal throughout.
 pub fn whatwg(address: Ipv6Addr) -> String {
     let pieces = address.segments();
@@ -141,6 +151,18 @@ mod tests {
             ("::ffff:10.0.0.1", "::ffff:a00:1"),
         ] {
             assert_eq!(whatwg(address.parse().unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn the_c_library_writes_embedded_ipv4_addresses_with_dots() {
+        for (address, expected) in [
+            ("::FFFF:10.0.0.1", "::ffff:10.0.0.1"),
+            ("::a00:1", "::10.0.0.1"),
+            ("::1", "::1"),
+            ("fd00:0::1", "fd00::1"),
+        ] {
+            assert_eq!(inet_ntop(address.parse().unwrap()), expected);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::addresses::{self, Network, decimal};
 use super::undici::{host_and_port, split};
-use super::{Environment, Route, Target, Variable, Why, node, proxy};
+use super::{Environment, Route, Scheme, Target, Variable, Why, node, proxy};
 
 /// axios lib/adapters/http.js, lib/helpers/shouldBypassProxy.js 1.21.1 and proxy-from-env index.js 2; measured
 /// with 1.21.1 on Node 24.21.0.
@@ -33,12 +33,14 @@ pub fn route(environment: &Environment, target: &Target) -> Route {
     // A value without a scheme gets that of the URL.
     let is_url = match proxy::scheme(found.value) {
         None => proxy::check_authority(proxy::authority(found.value)),
-        Some(_) => proxy::whatwg_scheme(found.value).is_some(),
+        // A tunnel is asked for whatever the scheme says.
+        Some(_) if target.scheme() == Scheme::Https => proxy::whatwg_scheme(found.value).is_some(),
+        Some(_) => matches!(proxy::whatwg_scheme(found.value).as_deref(), Some("http" | "https")),
     };
     if is_url {
         Route::proxied(&found, Why::unmatched(list))
     } else {
-        Route::error(Why::variable(&found, "expected a proxy URL"))
+        Route::error(Why::variable(&found, "expected a proxy URL with http or https"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::addresses::Network;
+use super::addresses::{self, Network};
 use super::{Environment, Route, Scheme, Target, Variable, Why, proxy};
 
 const SUFFIX: &str = "a name matches itself and the names below it";
@@ -31,7 +31,7 @@ pub fn current(environment: &Environment, target: &Target) -> Route {
 /// curl lib/noproxy.c 7.88.1; measured with 7.88.1. (7.86.0 alone did not match names below a bare name.)
 pub fn from_7_86(environment: &Environment, target: &Target) -> Route {
     route(environment, target, |list| {
-        let host = target.whatwg_host();
+        let host = text_of_host(target);
         list.split([' ', '\t', ',']).find_map(|token| {
             let rule = match target.ip() {
                 Some(IpAddr::V4(address)) => in_network_4(token, address, c_atoi).then_some(ADDRESS),
@@ -46,7 +46,7 @@ pub fn from_7_86(environment: &Environment, target: &Target) -> Route {
 /// curl lib/url.c (`check_noproxy`) 7.83.1; measured with 7.83.1.
 pub fn before_7_86(environment: &Environment, target: &Target) -> Route {
     route(environment, target, |list| {
-        let host = target.whatwg_host();
+        let host = text_of_host(target);
         list.split([' ', ',']).filter(|token| !token.is_empty()).find_map(|token| {
             let name = token.strip_prefix('.').unwrap_or(token);
             is_or_ends_below(name, &host).then_some((token, SUFFIX))
@@ -119,6 +119,14 @@ fn below(token: &str, host: &str) -> bool {
     is_or_ends_below(token.strip_prefix('.').unwrap_or(token), host)
 }
 
+/// The host as it is compared as a name: lib/urlapi.c (`ipv6_parse`) writes IPv6 addresses anew.
+fn text_of_host(target: &Target) -> String {
+    match target.ip() {
+        Some(IpAddr::V6(address)) => addresses::inet_ntop(address),
+        _ => target.lower(),
+    }
+}
+
 /// Whether a host is the name or ends with a dot and the name, which may be empty.
 fn is_or_ends_below(name: &str, host: &str) -> bool {
     let Some(start) = host.len().checked_sub(name.len()) else { return false };
@@ -150,7 +158,7 @@ fn in_network_6(token: &str, address: Ipv6Addr) -> bool {
 
 /// `curlx_str_number`: digits, at least one, and nothing behind them.
 fn strict(text: &str) -> Option<u32> {
-    (!text.is_empty()).then(|| super::addresses::decimal(text))?
+    (!text.is_empty()).then(|| addresses::decimal(text))?
 }
 
 /// `atoi`: the digits that are there; a minus makes it too large.

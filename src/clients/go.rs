@@ -57,16 +57,17 @@ enum Proxy {
 /// `parseProxy`: what is no URL with a host is tried again behind `http://`.
 fn parse_proxy(value: &str) -> Proxy {
     let is_url = |authority: &str| proxy::check_authority(authority);
+    let is_scheme = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    };
     match proxy::scheme(value).as_deref() {
-        Some("http" | "https" | "socks5" | "socks5h") if is_url(proxy::authority(value)) => Proxy::Url,
-        Some(scheme)
-            if scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && is_url(proxy::authority(value)) =>
-        {
-            Proxy::Unusable
-        }
+        // What is neither http, https nor socks5 is spoken to as http.
+        Some(scheme) if is_scheme(scheme) && is_url(proxy::authority(value)) => Proxy::Url,
         None if is_url(proxy::authority(value)) => Proxy::Url,
-        // `http://` in front of a scheme leaves a host and a colon without a port: a URL to Go.
-        Some(_) if proxy::authority(value).is_empty() => Proxy::Unusable,
+        // A URL of one scheme and no host, which cannot be connected to.
+        None if value.split_once(':').is_some_and(|(scheme, _)| is_scheme(scheme)) => Proxy::Unusable,
+        Some(scheme) if is_scheme(scheme) => Proxy::Unusable,
         _ => Proxy::Bad,
     }
 }
@@ -127,7 +128,7 @@ fn parse_cidr(text: &str) -> Option<Network> {
     let prefix = (!prefix.is_empty()).then(|| decimal(prefix))??;
     match address.parse().ok()? {
         // Such a network is one of IPv4 addresses when it is compared.
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() && prefix >= 96 && prefix <= 128 => {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() && (96..=128).contains(&prefix) => {
             Network::new(IpAddr::V6(v6).to_canonical(), prefix - 96)
         }
         address => Network::new(address, prefix),

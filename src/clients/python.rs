@@ -49,11 +49,27 @@ pub fn urllib(environment: &Environment, target: &Target) -> Route {
     {
         return Route::direct(Why::entry(&list, entry, rule));
     }
-    match scheme.as_deref() {
-        None | Some("http" | "https") => Route::proxied(&found, Why::unmatched(list)),
+    if !proxy::check_authority(proxy::authority(found.value)) {
+        return Route::error(Why::variable(&found, "no host given, or a port that is no number"));
+    }
+    match (scheme.as_deref(), target.scheme()) {
         // A tunnel is asked for whatever the scheme says.
-        Some(_) if target.scheme() == Scheme::Https => Route::proxied(&found, Why::unmatched(list)),
-        Some(_) => Route::error(Why::variable(&found, "unknown url type: expected an http or https proxy")),
+        (None | Some("http" | "ftp"), _) | (_, Scheme::Https) => Route::proxied(&found, Why::unmatched(list)),
+        // A proxy that speaks TLS is opened as an https URL, for which https_proxy is asked in turn.
+        (Some("https"), Scheme::Http) => match proxy_from_environment(environment, "https") {
+            Some(second)
+                if list.is_none_or(|list| bypass(list.value, proxy::authority(found.value)).is_none()) =>
+            {
+                Route::proxied(
+                    &second,
+                    Why::variable(&found, "it is an https URL, so it is reached by the proxy of https"),
+                )
+            }
+            _ => Route::proxied(&found, Why::unmatched(list)),
+        },
+        (Some(_), Scheme::Http) => {
+            Route::error(Why::variable(&found, "unknown url type: expected an http or https proxy"))
+        }
     }
 }
 
@@ -115,6 +131,10 @@ pub fn requests(environment: &Environment, target: &Target) -> Route {
     }
     let why = Why::unmatched(list.or(urllib_list));
     match proxy::scheme(found.value).as_deref() {
+        None if is_scheme_to_urllib3(found.value) => Route::error(Why::variable(
+            &found,
+            "what stands before the colon is taken for a scheme: write http://",
+        )),
         None | Some("http" | "https") if proxy::check_authority(proxy::authority(found.value)) => {
             Route::proxied(&found, why)
         }
@@ -123,6 +143,15 @@ pub fn requests(environment: &Environment, target: &Target) -> Route {
         }
         _ => Route::error(Why::variable(&found, "expected a proxy URL with http or https")),
     }
+}
+
+/// urllib3 util/url.py (`_SCHEME_RE`): a host without a dot in front of a port is a scheme.
+fn is_scheme_to_urllib3(value: &str) -> bool {
+    value.starts_with('/')
+        || value.split_once(':').is_some_and(|(scheme, _)| {
+            scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+                && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-'))
+        })
 }
 
 fn requests_bypass<'a>(list: &'a str, host: &str, target: &Target) -> Option<(&'a str, &'static str)> {
@@ -177,7 +206,8 @@ pub fn aiohttp(environment: &Environment, target: &Target) -> Route {
         Some("https" | "wss") => {
             Route::direct(Why::variable(&found, "aiohttp ignores proxies that speak TLS"))
         }
-        Some("http") if proxy::check_authority(proxy::authority(found.value)) => {
+        // Spoken to in HTTP, whatever else the scheme says.
+        Some(_) if proxy::check_authority(proxy::authority(found.value)) => {
             Route::proxied(&found, Why::unmatched(list))
         }
         _ => Route::error(Why::variable(&found, "expected a proxy URL that begins with http://")),

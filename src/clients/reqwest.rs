@@ -23,6 +23,9 @@ pub fn route(environment: &Environment, target: &Target) -> Route {
         .filter(is_usable)
         .or_else(|| environment.first_set(&["ALL_PROXY", "all_proxy"]).filter(is_usable));
     match found {
+        Some(found) if proxy::scheme(found.value).is_some_and(|scheme| scheme.starts_with("socks")) => {
+            Route::error(Why::variable(&found, "a SOCKS proxy needs reqwest's feature socks"))
+        }
         Some(found) => Route::proxied(&found, Why::unmatched(list)),
         None => Route::direct(Why::rule(target.scheme().choose(
             "none of HTTP_PROXY, http_proxy, ALL_PROXY and all_proxy is set to a proxy URL",

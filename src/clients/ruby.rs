@@ -11,6 +11,18 @@ use super::{Environment, Route, Target, Variable, Why, proxy};
 /// net/http asks for the proxy of an http URL whatever the scheme is. The host is resolved: what is on loopback is
 /// direct, and a network matches a name with an address in it.
 pub fn route(environment: &Environment, target: &Target) -> Route {
+    match find_proxy(environment, target) {
+        // Its sockets are of one family (ext/socket/init.c sets IPV6_V6ONLY).
+        Route::Direct { .. } if matches!(target.ip(), Some(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some()) => {
+            Route::error(Why::rule(
+                "it would be direct, but Ruby does not connect to IPv4 addresses in IPv6 form",
+            ))
+        }
+        route => route,
+    }
+}
+
+fn find_proxy(environment: &Environment, target: &Target) -> Route {
     let found = match find_variable(environment) {
         Ok(found) => found,
         Err(why) => return Route::direct(why),
@@ -68,7 +80,7 @@ fn matching<'a>(list: &'a str, target: &Target, address: Option<IpAddr>) -> Opti
     let dotted = format!(".{}", target.lower());
     let mut rest = list;
     loop {
-        rest = rest.trim_start_matches(|c| is_separator(c));
+        rest = rest.trim_start_matches(is_separator);
         if rest.is_empty() {
             return None;
         }

@@ -93,15 +93,19 @@ fn route<'a>(
 pub fn check(environment: &Environment) -> Result<(), Why> {
     for names in [["http_proxy", "HTTP_PROXY"], ["https_proxy", "HTTPS_PROXY"]] {
         if let Some(found) = environment.first_set(&names).and_then(Variable::filled)
-            && !matches!(
-                proxy::whatwg_scheme(found.value).as_deref(),
-                Some("http" | "https" | "socks" | "socks5")
-            )
+            && !is_origin(found.value)
         {
             return Err(Why::variable(&found, "expected a proxy URL that begins with http:// or https://"));
         }
     }
     Ok(())
+}
+
+/// A URL without path and query (lib/core/util.js, `parseOrigin`).
+fn is_origin(value: &str) -> bool {
+    let path = value.split_once("://").map(|(_, rest)| &rest[proxy::authority(value).len()..]);
+    matches!(proxy::whatwg_scheme(value).as_deref(), Some("http" | "https" | "socks" | "socks5"))
+        && path.is_none_or(|path| path.is_empty() || path == "/")
 }
 
 fn none(scheme: Scheme) -> Why {

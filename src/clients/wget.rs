@@ -45,15 +45,26 @@ pub fn gnu(environment: &Environment, target: &Target) -> Route {
 }
 
 /// busybox networking/wget.c 1.35.0; measured with 1.35.0: one variable for both schemes, and no list.
-pub fn busybox(environment: &Environment, _: &Target) -> Route {
+pub fn busybox(environment: &Environment, target: &Target) -> Route {
     match environment.get("http_proxy").and_then(Variable::filled) {
+        // As Debian builds it, with openssl for https; a build with its own TLS may get there.
+        None if target.scheme() == Scheme::Https && target.is_ipv6() && target.port().is_none() => {
+            Route::error(Why::rule(
+                "it would be direct, but openssl is given the IPv6 address without a port",
+            ))
+        }
         None => Route::direct(Why::rule("http_proxy, the only variable that it reads, is not set")),
-        Some(found) => match proxy::scheme(found.value).as_deref() {
-            None | Some("http" | "https" | "ftp" | "ftps") => Route::proxied(
-                &found,
-                Why::rule("it reads http_proxy for every URL and no list of exceptions"),
-            ),
-            Some(_) => Route::error(Why::variable(&found, "not an http or ftp url")),
+        // Schemes in capitals are none.
+        Some(found) => match found.value.split_once("://").map(|(scheme, _)| scheme) {
+            None | Some("http" | "https" | "ftp" | "ftps")
+                if proxy::check_authority(proxy::authority(found.value)) =>
+            {
+                Route::proxied(
+                    &found,
+                    Why::rule("it reads http_proxy for every URL and no list of exceptions"),
+                )
+            }
+            _ => Route::error(Why::variable(&found, "not an http or ftp url")),
         },
     }
 }

@@ -57,7 +57,7 @@ pub fn options(proxies: Proxies<'_>, own: &str) -> String {
 #[must_use]
 pub fn non_proxy_hosts(list: &str) -> (Vec<String>, Vec<String>) {
     let portable = unite([&List::parse(list, Author::Pod)].into_iter());
-    let (mut patterns, mut lost) = (Vec::new(), Vec::new());
+    let (mut patterns, mut unsaid) = (Vec::new(), Vec::new());
     for text in entries(&portable) {
         match Entry::parse(text) {
             Entry::Any => patterns.push("*".to_owned()),
@@ -71,12 +71,12 @@ pub fn non_proxy_hosts(list: &str) -> (Vec<String>, Vec<String>) {
             Entry::Address(_) => patterns.push(text.to_owned()),
             entry => match entry.network_v4().and_then(|net| globs(net.network(), net.prefix_len())) {
                 Some(globs) => patterns.extend(globs),
-                None => lost.push(text.to_owned()),
+                None => unsaid.push(text.to_owned()),
             },
         }
     }
     // A pattern is read up to white space or a quote; names and addresses have none.
-    (patterns, lost)
+    (patterns, unsaid)
 }
 
 /// A network as patterns that end at an octet: `10.96.0.0/12` is `10.96.*` to `10.111.*`.

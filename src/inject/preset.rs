@@ -242,7 +242,7 @@ impl Preset {
         self.stamp.rsplit_once('@').map_or(&self.stamp, |(reference, _)| reference)
     }
 
-    /// Where it has entries of `no_proxy` from beside what it says itself.
+    /// Where entries of its `no_proxy` come from beside what it says.
     #[must_use]
     pub fn no_proxy_from(&self) -> &[NoProxySource] {
         &self.no_proxy_from

@@ -204,6 +204,11 @@ impl<'s> Namespace<'s> {
         self
     }
 
+    /// The lists of these sources.
+    pub fn lists(&self, sources: &[NoProxySource]) -> impl Iterator<Item = &'s List> {
+        self.derived.lists(sources)
+    }
+
     /// The presets that select a pod, in order of use.
     pub(super) fn select(&self, pod: &impl Labels) -> Vec<&'s Preset> {
         let mut found = Vec::with_capacity(4);

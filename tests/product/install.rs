@@ -155,8 +155,13 @@ pub fn upgrades_an_earlier_chart(product: &Product) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let earlier = folder.path().join("reach");
     earlier_chart(&earlier);
-    product.ask(&["delete", "clusterpodpresets", "--all"]);
-    product.ask(&["delete", "crds", "clusterpodpresets.reach.dev", "podpresets.reach.dev"]);
+    product.ask(&[
+        "delete",
+        "crds",
+        "--ignore-not-found",
+        "clusterpodpresets.reach.dev",
+        "podpresets.reach.dev",
+    ]);
     let command = ["install", "reach", helm::text(&earlier), "--create-namespace", "--wait", "--timeout=3m"];
     product.ask_helm(Version::V4, &[&command, &VALUES[..]].concat());
     product.namespace("upgraded");
@@ -251,8 +256,14 @@ pub fn is_done_by_helm_3_too(product: &Product) {
 /// `docs/try-it.md`, to the letter, but for its cluster, which is this one.
 pub fn goes_as_the_documentation_says(product: &Product) {
     product.uninstall(Version::V4);
-    // What a newcomer does not have.
-    product.ask(&["delete", "clusterpodpresets", "--all"]);
+    // What a newcomer does not have: CRDs, and with them all presets.
+    product.ask(&[
+        "delete",
+        "crds",
+        "--ignore-not-found",
+        "clusterpodpresets.reach.dev",
+        "podpresets.reach.dev",
+    ]);
     product.provide(Client::Curl);
     let guide = fs::read_to_string(root().join("docs/try-it.md")).expect("the guide");
     let blocks = |language: &str| -> Vec<&str> {

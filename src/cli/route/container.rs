@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::Failure;
 use super::super::inject;
-use super::super::input::{self, Presets};
+use super::super::input::{self, PresetInput};
 use crate::clients::Environment;
 use crate::inject::workload::workloads;
 use crate::manifest;
@@ -15,7 +15,11 @@ use crate::manifest;
 const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
 /// Reads a manifest with one pod or workload, injects it, and takes the variables of a container.
-pub fn environment(file: &Path, container: Option<&str>, presets: &Presets) -> Result<Environment, Failure> {
+pub fn environment(
+    file: &Path,
+    container: Option<&str>,
+    presets: &PresetInput,
+) -> Result<Environment, Failure> {
     let files = input::files(&[PathBuf::from(file)])?;
     let lookup = presets.lookup()?;
     let mut objects = Vec::new();
@@ -35,14 +39,7 @@ pub fn environment(file: &Path, container: Option<&str>, presets: &Presets) -> R
     }
     let wrong = |message: String| Failure::Messages(vec![format!("{}: {message}", file.display())]);
     let found: Vec<_> = objects.iter().flat_map(workloads).collect();
-    let [workload] = &found[..] else {
-        let names: Vec<&str> = found.iter().map(|workload| workload.reference.as_str()).collect();
-        return Err(wrong(if names.is_empty() {
-            "expected a pod or a workload with one, and there is none".to_owned()
-        } else {
-            format!("expected one pod or workload, and there are {}: give a file of one", names.join(", "))
-        }));
-    };
+    let workload = input::only(&found).map_err(wrong)?;
     let containers: Vec<&Value> =
         LISTS.iter().filter_map(|list| workload.pod["spec"][list].as_array()).flatten().collect();
     let names: Vec<&str> = containers.iter().filter_map(|container| container["name"].as_str()).collect();

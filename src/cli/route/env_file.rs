@@ -55,26 +55,19 @@ fn parse_line(line: &str) -> Result<(&str, String), String> {
         return Err("expected a name of letters, digits and _ in front of =, without spaces".to_owned());
     }
     let value = value.trim_start();
-    let value = match value.chars().next() {
-        Some(quote @ ('"' | '\'')) => {
-            let (value, rest) = unquote(&value[1..], quote).ok_or_else(|| {
-                format!("{name}: the quote has no end: write another {quote} behind the value")
-            })?;
-            let rest = rest.trim();
-            if !rest.is_empty() && !rest.starts_with('#') {
-                return Err(format!("{name}: expected nothing behind the quotes: quote the whole value"));
-            }
-            value
-        }
-        _ => {
-            let comment = value
-                .match_indices('#')
-                .map(|(at, _)| at)
-                .find(|at| *at == 0 || value[..*at].ends_with(char::is_whitespace));
-            value[..comment.unwrap_or(value.len())].trim_end().to_owned()
-        }
-    };
-    Ok((name, value))
+    if let Some(quote @ ('"' | '\'')) = value.chars().next() {
+        let (value, rest) = unquote(&value[1..], quote)
+            .ok_or_else(|| format!("{name}: the quote has no end: write another {quote} behind the value"))?;
+        let rest = rest.trim();
+        return if rest.is_empty() || rest.starts_with('#') {
+            Ok((name, value))
+        } else {
+            Err(format!("{name}: expected nothing behind the quotes: quote the whole value"))
+        };
+    }
+    let is_comment = |at: &usize| value[..*at].chars().next_back().is_none_or(char::is_whitespace);
+    let end = value.match_indices('#').map(|(at, _)| at).find(is_comment).unwrap_or(value.len());
+    Ok((name, value[..end].trim_end().to_owned()))
 }
 
 /// What stands before the closing quote, and behind it. Between double quotes, a backslash makes the next of
