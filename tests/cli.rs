@@ -534,7 +534,8 @@ fn completions_exist_for_every_shell() {
 #[test]
 fn version_and_help_are_answered() {
     assert_eq!(run(&["--version"]).succeeded(), format!("reach {}\n", env!("CARGO_PKG_VERSION")));
-    for command in ["serve", "inject", "explain", "route", "no-proxy", "lint", "crds", "check", "completions"] {
+    for command in ["serve", "inject", "explain", "route", "no-proxy", "lint", "crds", "check", "completions"]
+    {
         let help = run(&[command, "--help"]).succeeded();
         assert!(help.contains("Usage: reach"), "{help}");
         assert!(help.contains("Example"), "{command} shows an example: {help}");
