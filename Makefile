@@ -17,7 +17,7 @@ help: ## List the targets
 
 .PHONY: check
 check: fmt-check clippy ## Fast loop, no control plane: formatting, clippy, unit, specification and property tests
-	$(CARGO) test --locked --lib --bins --test spec --test properties --test server --test webhook --test cli --test readme
+	$(CARGO) test --locked --lib --bins --test spec --test properties --test server --test webhook --test cli --test readme --test clients
 
 .PHONY: test
 test: requirements fmt-check clippy workflows image-archive ## Everything: formatting, clippy, all tests against a real control plane and a real node
@@ -115,6 +115,10 @@ deny: ## Check bans, licences and sources of dependencies
 	@command -v cargo-deny >/dev/null || test -x $(CACHE)/tools/bin/cargo-deny || \
 	  $(CARGO) install --locked --root $(CACHE)/tools cargo-deny
 	PATH="$$PATH:$(CACHE)/tools/bin" cargo-deny check bans licenses sources
+
+.PHONY: clients
+clients: ## Install the HTTP clients at pinned versions and compare each with its model (docs/clients.md)
+	@folder=$$(tests/clients/install.sh) && $(CARGO) test --locked --quiet --test clients -- --measure "$$folder"
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZ_SECONDS (needs a nightly Rust)

@@ -61,6 +61,43 @@ pub enum LetterCase {
     AsWritten,
 }
 
+/// How `no_proxy` is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NoProxyForm {
+    /// So that it means the same to every client that reads it.
+    #[default]
+    Portable,
+    /// Entries as in the preset, in their order.
+    AsWritten,
+}
+
+/// Where entries of `no_proxy` come from beside what a preset says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum NoProxySource {
+    /// The names of the Services of the pod's namespace.
+    Services,
+    /// `service.namespace` of the Services of every namespace.
+    AllServices,
+    /// The networks of Services and pods, and the address of the API server's Service.
+    ClusterNetwork,
+    /// The addresses of the nodes.
+    Nodes,
+}
+
+impl NoProxySource {
+    /// Every source.
+    pub const ALL: [Self; 4] = [Self::Services, Self::AllServices, Self::ClusterNetwork, Self::Nodes];
+}
+
+/// A runtime that ignores proxy variables, and for which its own settings are derived from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Runtime {
+    /// `JAVA_TOOL_OPTIONS` with the system properties `http.proxyHost` and so on.
+    Java,
+    /// `NODE_USE_ENV_PROXY=1`, which makes Node.js 24 and later read the variables.
+    Node,
+}
+
 /// A variable of a preset: a core/v1 `EnvVar` with the metadata of its merge.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -107,6 +144,23 @@ pub struct PresetSpec {
     /// Spellings in which proxy variables are written: `Both` (lower and upper case) or `AsWritten`.
     #[schemars(schema_with = "enumeration_with_default::<LetterCase>")]
     pub letter_case: LetterCase,
+    /// How `no_proxy` is written: `Portable` (so that it means the same to every client) or `AsWritten`.
+    /// Default: what a less specific level says, else `Portable`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "enumeration::<NoProxyForm>")]
+    pub no_proxy_form: Option<NoProxyForm>,
+    /// Entries of `no_proxy` from the cluster itself: `Services` (those of the pod's namespace, by name),
+    /// `AllServices` (those of every namespace, as `service.namespace`), `ClusterNetwork` (the networks of
+    /// Services and pods, and the API server's address in them), `Nodes` (the addresses of nodes).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "set_of::<NoProxySource>")]
+    pub no_proxy_from: Vec<NoProxySource>,
+    /// Runtimes that ignore proxy variables, and for which their own settings are derived from them: `Java`
+    /// (`JAVA_TOOL_OPTIONS`), `Node` (`NODE_USE_ENV_PROXY`). Containers that set those themselves keep what
+    /// they say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "set_of::<Runtime>")]
+    pub derive: Vec<Runtime>,
     /// Containers that get nothing from this preset: exact names, or a prefix and one trailing `*`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_EXCLUDES), inner(length(min = 1, max = 64)), extend("x-kubernetes-validations" = rules::exclude_containers()))]
@@ -272,6 +326,13 @@ fn volume_mounts(generator: &mut SchemaGenerator) -> Schema {
         .insert("enum".into(), json!(["Disabled", "IfPossible", "Enabled"]));
     item.insert(rules::KEY.into(), rules::volume_mount());
     schema
+}
+
+/// A list in which each value of an enumeration stands once.
+fn set_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    let item = enumeration::<T>(generator).to_value();
+    let values = item["enum"].as_array().map_or(0, Vec::len);
+    schemars::json_schema!({"type": "array", "items": item, "maxItems": values, "x-kubernetes-list-type": "set"})
 }
 
 fn priority(_: &mut SchemaGenerator) -> Schema {

@@ -13,10 +13,16 @@ mod crds;
 mod explain;
 mod inject;
 mod input;
+
+mod lint;
+mod no_proxy;
+mod route;
 mod serve;
 
 /// Exit code of a failed operation or bad input. Wrong usage is 2, by clap.
 const FAILED: u8 = 1;
+/// The same for commands whose 1 is an answer.
+const BAD_INPUT: u8 = 2;
 
 /// The right HTTP proxy configuration for every workload of a Kubernetes cluster.
 #[derive(Debug, Parser)]
@@ -31,6 +37,9 @@ Examples:
   reach serve --presets examples/presets             serve the webhook with presets from files
   reach inject -f deployment.yaml --presets presets  show a manifest as the webhook would change it
   reach explain -f deployment.yaml --presets presets say where each value comes from
+  reach route https://web.corp.example/              say which clients go through the proxy, and why
+  reach no-proxy -n shop                             print the list that a pod gets, with the origin of each entry
+  reach lint -f deployment.yaml                      say what is wrong with proxy variables
   reach crds | kubectl apply -f -                    install the CRDs";
 
 #[derive(Debug, Subcommand)]
@@ -38,6 +47,9 @@ enum Command {
     Serve(Box<serve::Arguments>),
     Inject(inject::Arguments),
     Explain(explain::Arguments),
+    Route(route::Arguments),
+    NoProxy(Box<no_proxy::Arguments>),
+    Lint(lint::Arguments),
     Crds(crds::Arguments),
     Check(check::Arguments),
     Completions(completions::Arguments),
@@ -64,11 +76,18 @@ pub fn main() -> ExitCode {
     // kube and the server use the same provider; whoever comes first would else choose.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let arguments = Arguments::parse();
-    let is_diff = matches!(&arguments.command, Command::Inject(inject) if inject.is_diff());
+    let answers_with_1 = match &arguments.command {
+        Command::Inject(inject) => inject.is_diff(),
+        Command::Lint(_) => true,
+        _ => false,
+    };
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Route(arguments) => route::run(&arguments),
+        Command::NoProxy(arguments) => no_proxy::run(&arguments),
+        Command::Lint(arguments) => lint::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),
@@ -83,7 +102,7 @@ pub fn main() -> ExitCode {
                 Failure::Error(error) => complain(&format!("error: {}", explain_all(&error))),
             }
             // As in `kubectl diff`, 1 says that something differs, so failing has to be something else.
-            ExitCode::from(if is_diff { 2 } else { FAILED })
+            ExitCode::from(if answers_with_1 { BAD_INPUT } else { FAILED })
         }
     }
 }

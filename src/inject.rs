@@ -12,6 +12,7 @@ use crate::api::INJECTION_LABEL;
 
 pub mod annotation;
 pub mod defaults;
+pub mod java;
 pub mod json;
 pub mod merge;
 pub mod patch;
@@ -25,7 +26,7 @@ use self::merge::{Outcome, Resolved, VariableConflict};
 use self::pod::{Container, List, Pod, Spec, Text, items};
 use self::preset::{EnvFrom, EnvFromKey, Mount, Preset, PresetLevel, Volume, normal_path};
 use self::select::Labels;
-use self::snapshot::Namespace;
+use self::snapshot::{Derived, Namespace};
 
 /// What a request asks to inject into.
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +178,7 @@ pub fn plan<'s>(
     if presets.is_empty() {
         return Ok(Err(LeftAlone::NoPreset));
     }
-    decide(&presets, pod, &containers, target).map(Ok)
+    decide(&presets, namespace.derived, pod, &containers, target).map(Ok)
 }
 
 type Targets<'p, 'a> = Vec<(ContainerList, usize, &'p Container<'a>)>;
@@ -208,6 +209,7 @@ fn targets<'p, 'a>(pod: &'p Pod<'a>, target: Target<'_>) -> Targets<'p, 'a> {
 
 fn decide<'s>(
     presets: &[&'s Preset],
+    derived: Derived<'s>,
     pod: &Pod<'_>,
     containers: &Targets<'_, '_>,
     target: Target<'_>,
@@ -241,14 +243,13 @@ fn decide<'s>(
             other.len() == set.len() && other.iter().zip(&set).all(|(a, b)| std::ptr::eq(*a, *b))
         };
         let resolution = sets.iter().position(same).unwrap_or_else(|| {
-            let (resolved, conflicts) = merge::resolve(&set);
+            let (resolved, conflicts) = merge::resolve(&set, derived);
             plan.resolutions.push(resolved);
             plan.add_conflicts(conflicts);
             sets.push(set);
             sets.len() - 1
         });
-        let variables =
-            plan.resolutions[resolution].iter().map(|variable| merge::meet(variable, container)).collect();
+        let variables = merge::meet(&plan.resolutions[resolution], container);
         let (has_env_from, env_from) = missing_env_from(&sets[resolution], container)?;
         let (has_mounts, mounts) = storage.added_mounts(position, &sets[resolution]);
         plan.containers.push(ContainerPlan {

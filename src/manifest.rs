@@ -32,6 +32,7 @@
 //! one thing differs because of the parser: in a flow collection inside of a
 //! block one, a line must not start with a tab.
 
+mod locate;
 mod place;
 mod split;
 mod tree;
@@ -44,6 +45,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+pub use locate::Place;
 pub use split::documents;
 pub use write::to_yaml;
 

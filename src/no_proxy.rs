@@ -1,9 +1,12 @@
 //! One `no_proxy` list: how it is read, united and written.
 //!
-//! The variable has no standard; what this module does is what every client that reads it accepts:
-//! entries between commas, nothing else.
+//! The variable has no standard. [`portable`] writes a list so that it means the same to every client that it
+//! can; [`Union`] is for those who want what they wrote.
 
 use std::collections::HashSet;
+
+pub mod entry;
+pub mod portable;
 
 /// Above this many entries a set is quicker than comparing with each one.
 const LINEAR: usize = 24;

@@ -12,6 +12,9 @@ use crate::inject::snapshot::Snapshot;
 
 pub mod cluster;
 pub mod directory;
+pub mod network; // ClusterNetwork, Nodes
+pub mod services; // Services, AllServices
+pub mod sources; // what noProxyFrom asks for and gets
 
 /// The current snapshot, and news of a next one.
 #[derive(Debug)]

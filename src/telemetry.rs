@@ -191,6 +191,75 @@ pub struct PresetMetrics {
     pub stale: Gauge,
     /// Time of the last change that was taken over, in seconds since 1970.
     pub changed: Gauge<f64, AtomicU64>,
+    /// Of what `noProxyFrom` of presets asks for.
+    pub sources: SourceMetrics,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LeftOutLabels {
+    source: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabel {
+    watch: &'static str,
+}
+
+/// Metrics of what `noProxyFrom` of presets asks for.
+#[derive(Clone, Debug, Default)]
+pub struct SourceMetrics {
+    entries: Family<SourceLabel, Gauge>,
+    left_out: Family<LeftOutLabels, Gauge>,
+    missing: Family<SourceLabel, Gauge>,
+    refused: Family<WatchLabel, Gauge>,
+}
+
+impl SourceMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "no_proxy_entries",
+            "Entries of no_proxy that come from the cluster, by the source that presets ask for",
+            metrics.entries.clone(),
+        );
+        registry.register(
+            "no_proxy_entries_left_out",
+            "Entries that are left out: beyond a limit, or named like a top-level domain",
+            metrics.left_out.clone(),
+        );
+        registry.register(
+            "no_proxy_source_missing",
+            "1 while presets ask for a source that is not watched",
+            metrics.missing.clone(),
+        );
+        registry.register(
+            "no_proxy_watch_refused",
+            "1 while the API server refuses a watch for entries of no_proxy",
+            metrics.refused.clone(),
+        );
+        metrics
+    }
+
+    /// Sets what became of a source.
+    pub fn set(&self, source: &'static str, entries: usize, over: usize, top_level: usize, missing: bool) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.entries.get_or_create(&SourceLabel { source }).set(number(entries));
+        for (reason, count) in [("limit", over), ("top_level_domain", top_level)] {
+            self.left_out.get_or_create(&LeftOutLabels { source, reason }).set(number(count));
+        }
+        self.missing.get_or_create(&SourceLabel { source }).set(i64::from(missing));
+    }
+
+    /// Sets whether a watch is refused.
+    pub fn refused(&self, watch: &'static str, refused: bool) {
+        self.refused.get_or_create(&WatchLabel { watch }).set(i64::from(refused));
+    }
 }
 
 impl PresetMetrics {
@@ -201,6 +270,7 @@ impl PresetMetrics {
             invalid: Family::default(),
             stale: Gauge::default(),
             changed: Gauge::default(),
+            sources: SourceMetrics::register(registry),
         };
         registry.register("presets", "Presets loaded, by kind", metrics.loaded.clone());
         registry.register(

@@ -212,7 +212,7 @@ fn it_installs(cluster: &Cluster) {
     let preset = cluster.get(&["clusterpodpreset", "corporate-proxy"]);
     assert_eq!(
         preset["spec"]["env"][2]["value"],
-        "localhost,127.0.0.1,.svc,.cluster.local,10.96.0.0/12,mysql"
+        ".cluster.local,cluster.local,.mysql,mysql,.svc,svc,localhost,127.0.0.1,10.96.0.0/12"
     );
     assert_eq!(cluster.diff(), "", "applied again, nothing changes");
     assert!(refused(&cluster.install(&PROXY)).contains("name"), "a name is taken once");

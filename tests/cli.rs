@@ -3,6 +3,8 @@
 //! What is printed is compared with files in `tests/fixtures/cli`; with `REACH_UPDATE=1` those are written instead, for
 //! review with `git diff`.
 
+#[path = "cli/no_proxy.rs"]
+mod no_proxy;
 mod support;
 
 use std::fs;
@@ -94,6 +96,55 @@ fn patches_apply_with_another_implementation_and_make_what_is_shown() {
             assert_eq!(object, shown, "{file}");
         }
     }
+}
+
+#[test]
+fn what_the_cluster_adds_to_no_proxy_can_come_from_files() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {containers: [{name: web}]}\n";
+    let given = |command: &str, more: &[&str]| {
+        let presets = ["--presets", "tests/fixtures/cli/from-cluster.yaml"];
+        pipe(&[&[command, "-f", "-"], &presets[..], more].concat(), pod)
+    };
+    let run = given("explain", &[]);
+    assert_eq!(
+        run.stderr,
+        "warning: noProxyFrom Services: left out, since clients would take the entry for a top-level domain: Service shop/app\n"
+    );
+    golden("explain-from-cluster.txt", &run.succeeded());
+    golden("explain-from-cluster.json", &given("explain", &["-o", "json"]).succeeded());
+    // With networks of the command line.
+    let more = given("inject", &["--cluster-network", "10.10.192.1/18,192.0.2.7"]).succeeded();
+    let expected = ".corp.example,corp.example,.mysql,mysql,localhost,10.96.0.1,127.0.0.1,172.31.77.1,192.0.2.7,\
+                    10.10.192.0/18,10.96.0.0/16,10.244.0.0/24,10.245.0.0/16\"";
+    assert!(more.contains(expected), "{more}");
+}
+
+#[test]
+fn a_source_that_files_do_not_have_is_said_to_add_nothing() {
+    let preset = "apiVersion: reach.dev/v1alpha1\nkind: ClusterPodPreset\nmetadata: {name: a}\nspec: {noProxyFrom: [Services, ClusterNetwork, Nodes]}\n";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("preset.yaml");
+    fs::write(&file, preset).unwrap();
+    let run = run(&["inject", "-f", "tests/fixtures/cli/pod.json", "--presets", file.to_str().unwrap()]);
+    assert_eq!(
+        run.stderr,
+        "warning: noProxyFrom Services of a preset adds nothing: --presets has no Service\n\
+         warning: noProxyFrom ClusterNetwork of a preset adds nothing: --presets has no ServiceCIDR, Node or ConfigMap kubeadm-config\n\
+         warning: noProxyFrom Nodes of a preset adds nothing: --presets has no Node\n"
+    );
+    assert_eq!(run.code, Some(0));
+
+    // What an object has there is not shown.
+    fs::write(&file, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kubeadm-config, namespace: kube-system}\ndata: {ClusterConfiguration: [s3cret]}\n").unwrap();
+    let run =
+        self::run(&["inject", "-f", "tests/fixtures/cli/pod.json", "--presets", file.to_str().unwrap()]);
+    assert_eq!(run.code, Some(1));
+    assert!(
+        run.stderr
+            .contains("ConfigMap/kubeadm-config: data.ClusterConfiguration: not what a ConfigMap has there"),
+        "{run:?}"
+    );
+    assert!(!run.stderr.contains("s3cret"), "{run:?}");
 }
 
 #[test]
@@ -280,6 +331,102 @@ fn explain_and_inject_agree_on_every_value() {
     }
 }
 
+// === route ===
+
+#[test]
+fn route_says_which_clients_go_through_the_proxy_and_why() {
+    let urls = ["http://mysql.shop.svc/", "https://10.96.0.1:8443/", "http://[fd00::1]/"];
+    let file = ["--env", "tests/fixtures/cli/environment"];
+    golden("route.txt", &run(&[&["route"], &urls[..], &file].concat()).succeeded());
+    golden("route.json", &run(&[&["route", "-o", "json"], &urls[..1], &file].concat()).succeeded());
+    let one = run(&[&["route", "--client", "go,java"], &urls[..1], &file].concat()).succeeded();
+    assert_eq!(one.lines().count(), 3, "{one}");
+    let piped = pipe(&[&["route"], &urls[..], &["--env", "-"]].concat(), &fixture("environment"));
+    assert_eq!(piped.succeeded(), run(&[&["route"], &urls[..], &file].concat()).succeeded());
+}
+
+#[test]
+fn route_reads_the_current_environment() {
+    let output = command()
+        .env_clear()
+        .envs([("http_proxy", "http://me:s3cret@proxy:3128"), ("no_proxy", "web")])
+        .args(["route", "http://web/", "http://api/", "--client", "curl", "-o", "json"])
+        .output()
+        .expect("the binary");
+    let text = Run::from(output).succeeded();
+    let routes: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(routes[0]["routes"][0]["route"], "direct");
+    assert_eq!(routes[0]["routes"][0]["why"]["entry"], "web");
+    assert_eq!(routes[1]["routes"][0]["variable"], "http_proxy");
+    assert_eq!(routes[1]["routes"][0]["proxy"], "http://proxy:3128", "no password is shown");
+}
+
+#[test]
+fn route_reads_a_container_as_it_is_injected() {
+    let route = |more: &[&str]| {
+        let arguments =
+            ["route", "http://redis/", "http://other/", "--client", "go", "-f", "examples/deployment.yaml"];
+        run(&[&arguments[..], more, &PRESETS].concat())
+    };
+    let first = route(&[]);
+    assert!(
+        first.stderr.starts_with("note: container web of Deployment/shop; --container"),
+        "{}",
+        first.stderr
+    );
+    let text = first.succeeded();
+    assert!(text.contains("direct") && text.contains("redis in NO_PROXY"), "{text}");
+    assert!(text.contains("proxied by HTTP_PROXY"), "{text}");
+    let named = route(&["--container", "web"]);
+    assert_eq!((named.stderr.as_str(), named.stdout.as_str()), ("", text.as_str()));
+    // One that presets leave alone.
+    let excluded = route(&["--container", "istio-proxy"]).succeeded();
+    assert!(!excluded.contains("proxied"), "{excluded}");
+}
+
+#[test]
+fn route_names_every_input_that_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = folder.path().join("wrong");
+    fs::write(&wrong, "http_proxy=http://proxy\nsecret\nno_proxy=\"secret\n").unwrap();
+    let wrong = wrong.to_str().unwrap();
+    for (arguments, expected) in [
+        (
+            &["--env", wrong][..],
+            &["wrong, line 2: expected KEY=VALUE", "wrong, line 3: no_proxy: the quote"][..],
+        ),
+        (&["--env", "no-such-file"], &["no-such-file: cannot be read"]),
+        (&["--presets", "examples/presets"], &["give its manifest with -f"]),
+        (
+            &["-f", "examples/deployment.yaml", "--presets", "no-such-folder"],
+            &["no-such-folder: cannot be read"],
+        ),
+        (
+            &["-f", "examples/deployment.yaml", "--container", "db", "--presets", "examples/presets"],
+            &["Deployment/shop has no container db, only web, istio-proxy"],
+        ),
+        (
+            &["-f", "tests/fixtures/cli/kinds.yaml", "--presets", "examples/presets"],
+            &["expected one pod or workload, and there are Pod/"],
+        ),
+        (
+            &["-f", "examples/presets/cluster.yaml", "--presets", "examples/presets"],
+            &["expected a pod or a workload with one"],
+        ),
+        (
+            &["-f", "tests/fixtures/cli/broken/two.yaml", "--presets", "examples/presets"],
+            &["env: expected a list"],
+        ),
+    ] {
+        let run = run(&[&["route", "http://web/"], arguments].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{arguments:?}: {run:?}");
+        for expected in expected {
+            assert!(run.stderr.contains(expected), "{arguments:?}: {}", run.stderr);
+        }
+        assert!(!run.stderr.contains("secret"), "no value is shown: {}", run.stderr);
+    }
+}
+
 // === the rest ===
 
 #[test]
@@ -337,6 +484,12 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
         (&["serve", "--tls-cert", "x", "--tls-key", "y", "--ca-out", "z"], "cannot be used with"),
         (&["serve", "--listen", "9443"], "--listen"),
         (&["completions", "tcl"], "bash"),
+        (&["route"], "<URL>"),
+        (&["route", "http://"], "'http://' for '<URL>...': has no host: write it as http://web"),
+        (&["route", "web.corp.example"], "write it as http://web"),
+        (&["route", "http://web/", "--client", "curk"], "'curl'"),
+        (&["route", "http://web/", "--resolve", "web"], "expected HOST=ADDRESS"),
+        (&["route", "http://web/", "--env", "x", "-f", "y"], "cannot be used with"),
     ] {
         let run = run(arguments);
         assert_eq!(run.code, Some(2), "{arguments:?}: {run:?}");
@@ -381,7 +534,8 @@ fn completions_exist_for_every_shell() {
 #[test]
 fn version_and_help_are_answered() {
     assert_eq!(run(&["--version"]).succeeded(), format!("reach {}\n", env!("CARGO_PKG_VERSION")));
-    for command in ["serve", "inject", "explain", "crds", "completions"] {
+    for command in ["serve", "inject", "explain", "route", "no-proxy", "lint", "crds", "check", "completions"]
+    {
         let help = run(&[command, "--help"]).succeeded();
         assert!(help.contains("Usage: reach"), "{help}");
         assert!(help.contains("Example"), "{command} shows an example: {help}");

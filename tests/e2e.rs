@@ -14,6 +14,8 @@ mod cluster;
 mod crds;
 #[path = "e2e/pods.rs"]
 mod pods;
+#[path = "e2e/sources.rs"]
+mod sources;
 #[path = "e2e/values.rs"]
 mod values;
 
@@ -51,6 +53,8 @@ fn main() -> ExitCode {
         pods::by_the_hundreds_are_all_injected,
         pods::are_what_inject_and_explain_say,
         values::are_made_as_documented,
+        sources::that_are_services_are_in_the_next_pod,
+        sources::that_are_refused_leave_it_ready,
         changes::of_presets_show_in_the_next_pod,
         changes::of_namespace_labels_show_in_the_next_pod,
         changes::of_namespaces_are_waited_for,
@@ -60,6 +64,8 @@ fn main() -> ExitCode {
     ];
     // These take away what the others stand on.
     let alone = tests![
+        // A Node is a place for pods of DaemonSets.
+        sources::that_are_networks_and_nodes_are_in_the_next_pod,
         changes::that_store_a_malformed_preset_leave_the_others_working,
         changes::of_the_api_server_leave_the_last_presets_serving,
     ];

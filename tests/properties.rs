@@ -10,6 +10,10 @@ mod engine;
 mod generate;
 #[path = "properties/oracle.rs"]
 mod oracle;
+#[path = "properties/portable.rs"]
+mod portable;
+#[path = "properties/routes.rs"]
+mod routes;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -457,7 +461,7 @@ fn only_no_proxy_is_merged_by_default() {
         assert_eq!(oracle::default_strategy(&name.to_ascii_lowercase()) == "Merge", merged);
         assert_eq!(
             injected["spec"]["containers"][0]["env"][0]["value"],
-            if merged { "cluster,own" } else { "own" },
+            if merged { ".cluster,cluster,.own,own,localhost,127.0.0.1" } else { "own" },
             "{name}"
         );
     }

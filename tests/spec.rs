@@ -30,7 +30,9 @@ fn namespaced(name: &str, spec: Value) -> Value {
     object("PodPreset", json!({"name": name, "namespace": "shop", "generation": 1}), spec)
 }
 
+/// As written, unless the example says otherwise: the portable form is sorted, and most examples are about order.
 fn object(kind: &str, metadata: Value, spec: Value) -> Value {
+    let spec = merge(json!({"noProxyForm": "AsWritten"}), spec);
     json!({"apiVersion": "reach.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
 }
 
@@ -639,6 +641,85 @@ fn no_proxy_is_tidied_also_where_it_replaces_and_whatever_its_separator() {
     assert_eq!(env(&[preset], &pod_env(&[]))[0], "no_proxy=a,b");
 }
 
+/// The `no_proxy` that presets of these lists, cluster first, and a container of this one make.
+fn portable(cluster_list: &str, namespace_list: &str, own: Option<&str>) -> String {
+    let spec = |list: &str| json!({"noProxyForm": "Portable", "env": [{"name": "no_proxy", "value": list}]});
+    let presets = [cluster("c", spec(cluster_list)), namespaced("n", spec(namespace_list))];
+    let own: Vec<String> = own.iter().map(|own| format!("no_proxy={own}")).collect();
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    env(&presets, &pod_env(&own))[0].trim_start_matches("no_proxy=").to_owned()
+}
+
+#[test]
+fn no_proxy_is_portable_unless_a_preset_says_otherwise_the_namespace_before_the_cluster() {
+    let preset = |level: fn(&str, Value) -> Value, form: Option<&str>| {
+        level("p", json!({"noProxyForm": form, "env": [{"name": "no_proxy", "value": "b,a"}]}))
+    };
+    let [as_written, in_portable] = ["no_proxy=b,a", "no_proxy=.a,a,.b,b,localhost,127.0.0.1"];
+    for (of_cluster, of_namespace, expected) in [
+        (None, None, in_portable),
+        (Some("AsWritten"), None, as_written),
+        (None, Some("AsWritten"), as_written),
+        (Some("AsWritten"), Some("Portable"), in_portable),
+        (Some("Portable"), Some("AsWritten"), as_written),
+    ] {
+        let mut presets = [preset(cluster, of_cluster), preset(namespaced, of_namespace)];
+        for preset in &mut presets {
+            let spec = preset["spec"].as_object_mut().unwrap();
+            spec.retain(|_, value| !value.is_null());
+        }
+        assert_eq!(env(&presets, &pod_env(&[]))[0], expected, "{of_cluster:?} {of_namespace:?}");
+    }
+}
+
+#[test]
+fn the_portable_form_sorts_names_then_addresses_then_networks_and_has_loopback() {
+    assert_eq!(
+        portable("10.96.0.0/12,.svc,10.0.0.10", "MySQL,10.0.0.9,.SVC", None),
+        ".mysql,mysql,.svc,svc,localhost,10.0.0.9,10.0.0.10,127.0.0.1,10.96.0.0/12"
+    );
+}
+
+#[test]
+fn the_portable_form_has_both_spellings_of_a_name() {
+    let expected = ".corp.example,corp.example,localhost,127.0.0.1";
+    for name in ["corp.example", ".corp.example", "*.corp.example", "corp.example,.CORP.example"] {
+        assert_eq!(portable(name, "", None), expected, "{name}");
+    }
+    assert_eq!(portable("corp.", "", None), ".corp,corp,.corp.,corp.,localhost,127.0.0.1");
+    assert_eq!(portable(".localhost", "localhost", None), ".localhost,localhost,127.0.0.1");
+}
+
+#[test]
+fn the_portable_form_keeps_the_address_of_a_network_with_host_bits() {
+    assert_eq!(portable("10.10.192.1/18", "", None), "localhost,10.10.192.1,127.0.0.1,10.10.192.0/18");
+    assert_eq!(portable("10.1.2.3/32", "", None), "localhost,10.1.2.3,127.0.0.1,10.1.2.3/32");
+}
+
+#[test]
+fn everything_alone_stays_alone_and_among_others_is_one_more() {
+    assert_eq!(portable("*", "", None), "*");
+    assert_eq!(portable(".svc", "", Some("*")), "*");
+    assert_eq!(portable(".svc", "a,*", None), ".a,a,.svc,svc,localhost,127.0.0.1,*");
+}
+
+#[test]
+fn what_some_clients_cannot_be_given_is_never_widened() {
+    assert_eq!(
+        portable("web:8080,foo.*.bar,10.96.*,10.0.0.1-10.0.0.9", "$(EXTRA)", None),
+        "localhost,127.0.0.1,10.0.0.1-10.0.0.9,web:8080,$(EXTRA),10.96.*,foo.*.bar"
+    );
+}
+
+#[test]
+fn what_breaks_a_client_is_left_out_of_presets_and_stays_in_the_container() {
+    assert_eq!(portable("fd00::/64,[fd00:0::1],web:http", "a", None), ".a,a,localhost,127.0.0.1,fd00::1");
+    assert_eq!(
+        portable("a", "", Some("fd00::/64,[fd00::2]")),
+        ".a,a,localhost,127.0.0.1,fd00::2,[fd00::2],fd00::/64"
+    );
+}
+
 // === how a value is made: 7. other merged values ===
 
 #[test]
@@ -788,6 +869,72 @@ fn a_variable_that_takes_the_clusters_place_stands_where_the_namespace_has_it() 
         env(&[cluster, own], &pod_env(&[]))[..3],
         ["X=x", "PROXY_PASSWORD<proxy", "http_proxy=http://$(PROXY_PASSWORD)@n"]
     );
+}
+
+// === how a value is made: 9. noProxyFrom ===
+
+#[test]
+fn no_proxy_from_alone_is_a_no_proxy() {
+    let preset = cluster("p", json!({"noProxyForm": "Portable", "noProxyFrom": ["Services"]}));
+    assert_eq!(
+        env(&[preset], &pod_env(&[])),
+        ["no_proxy=localhost,127.0.0.1", "NO_PROXY=localhost,127.0.0.1"]
+    );
+}
+
+// === how a value is made: 10. derive ===
+
+#[test]
+fn node_is_told_to_read_the_variables_unless_the_container_says_otherwise() {
+    let preset = cluster("p", json!({"derive": ["Node"]}));
+    assert_eq!(env(std::slice::from_ref(&preset), &pod_env(&[])), ["NODE_USE_ENV_PROXY=1"]);
+    assert_eq!(env(&[preset], &pod_env(&["NODE_USE_ENV_PROXY=0"])), ["NODE_USE_ENV_PROXY=0"]);
+}
+
+fn java_preset() -> Value {
+    let env = json!([
+        {"name": "http_proxy", "value": "http://user:secret@proxy.corp.example:3128"},
+        {"name": "no_proxy", "value": ".svc,10.96.0.0/15,web:80"},
+    ]);
+    cluster(
+        "p",
+        json!({"noProxyForm": "Portable", "letterCase": "AsWritten", "derive": ["Java"], "env": env}),
+    )
+}
+
+#[test]
+fn a_jvm_is_told_the_same_without_the_password() {
+    assert_eq!(
+        env(&[java_preset()], &pod_env(&[]))[2],
+        "JAVA_TOOL_OPTIONS=-Dhttp.proxyHost=proxy.corp.example -Dhttp.proxyPort=3128 \
+         -Dhttp.nonProxyHosts=*.svc|svc|localhost|127.0.0.1|10.96.*|10.97.*"
+    );
+}
+
+#[test]
+fn a_jvm_keeps_its_own_options_and_is_told_what_the_container_ends_up_with() {
+    let own = ["JAVA_TOOL_OPTIONS=-Xmx1g", "http_proxy=http://own:1", "no_proxy=db"];
+    assert_eq!(
+        env(&[java_preset()], &pod_env(&own))[0],
+        "JAVA_TOOL_OPTIONS=-Dhttp.proxyHost=own -Dhttp.proxyPort=1 \
+         -Dhttp.nonProxyHosts=*.db|db|*.svc|svc|localhost|127.0.0.1|10.96.*|10.97.* -Xmx1g"
+    );
+    let own = ["JAVA_TOOL_OPTIONS=-Dhttp.proxyHost=x -Dhttp.nonProxyHosts=y"];
+    assert_eq!(env(&[java_preset()], &pod_env(&own))[0], own[0]);
+}
+
+#[test]
+fn a_jvm_is_told_nothing_where_no_proxy_is_known() {
+    let env_items = json!([{"name": "http_proxy", "valueFrom": source("proxy")}]);
+    let preset = cluster("p", json!({"letterCase": "AsWritten", "derive": ["Java"], "env": env_items}));
+    assert_eq!(env(&[preset], &pod_env(&[])), ["http_proxy<proxy"]);
+}
+
+#[test]
+fn a_jvm_with_options_from_elsewhere_is_left_alone_with_a_warning() {
+    let injection = inject(&[java_preset()], &pod_env(&["JAVA_TOOL_OPTIONS<java"]));
+    assert_eq!(injection.pod["spec"]["containers"][0]["env"][0]["valueFrom"], source("java"));
+    assert_eq!(injection.warnings.len(), 1, "{:?}", injection.warnings);
 }
 
 // === envFrom ===

@@ -1,4 +1,4 @@
-//! A stand-in for an API server that has presets and namespaces: it lists them in pages and holds the
+//! A stand-in for an API server that has presets, namespaces and Services: it lists them in pages and holds the
 //! watches open. Plain HTTP, no objects ever change.
 
 use std::convert::Infallible;
@@ -51,7 +51,7 @@ impl Cluster {
     ///
     /// # Panics
     /// If there is no free port.
-    pub fn start(presets: &[Value], namespaces: &[Value]) -> Self {
+    pub fn start(presets: &[Value], namespaces: &[Value], services: &[Value]) -> Self {
         let of = |kind: &str| presets.iter().filter(|object| object["kind"] == kind).map(stored).collect();
         let api_version = "reach.dev/v1alpha1";
         let kinds = [
@@ -63,14 +63,8 @@ impl Cluster {
                 "/apis/reach.dev/v1alpha1/podpresets",
                 Kind { api_version, list: "PodPresetList", items: of("PodPreset") },
             ),
-            (
-                "/api/v1/namespaces",
-                Kind {
-                    api_version: "meta.k8s.io/v1",
-                    list: "PartialObjectMetadataList",
-                    items: namespaces.iter().map(metadata).collect(),
-                },
-            ),
+            ("/api/v1/namespaces", Kind::of_metadata(namespaces)),
+            ("/api/v1/services", Kind::of_metadata(services)),
         ];
         let router = kinds.into_iter().fold(Router::new(), |router, (path, kind)| {
             router.route(path, get(answer).with_state(Arc::new(kind)))
@@ -128,6 +122,11 @@ async fn answer(State(kind): State<Arc<Kind>>, Query(parameters): Query<Paramete
 }
 
 impl Kind {
+    fn of_metadata(objects: &[Value]) -> Self {
+        let items = objects.iter().map(metadata).collect();
+        Self { api_version: "meta.k8s.io/v1", list: "PartialObjectMetadataList", items }
+    }
+
     fn page(&self, from: usize, limit: usize) -> String {
         let rest = self.items.get(from..).unwrap_or_default();
         let items = &rest[..limit.min(rest.len())];
@@ -164,7 +163,7 @@ fn stored(object: &Value) -> String {
     stored.to_string()
 }
 
-/// A namespace as it is answered to who asks for metadata only.
+/// A namespace or Service as it is answered to who asks for metadata only.
 fn metadata(object: &Value) -> String {
     let mut metadata = object["metadata"].clone();
     complete(&mut metadata);

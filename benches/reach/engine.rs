@@ -1,14 +1,16 @@
 //! What the engine costs: bytes of a review in, bytes of an answer out, nothing around it.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 use reach::admission;
-use reach::inject::snapshot::Snapshot;
+use reach::inject::snapshot::{ClusterLists, Snapshot};
+use reach::presets::services::{Names, Services};
 use reach::telemetry::{Outcome, ReviewMetrics};
 use serde_json::Value;
 
-use super::fixture::{self, NAMESPACES, PRESETS};
+use super::fixture::{self, NAMESPACES, PRESETS, SERVICE_NAMESPACES, SERVICES_EACH};
 use super::report::{Row, median};
 
 /// Rounds; in each, all cases take turns.
@@ -78,6 +80,65 @@ pub fn scale() -> Vec<Row> {
         "",
     ));
     rows
+}
+
+/// The injected review with entries from the cluster: the Services of its namespace among few and many, and those of
+/// all namespaces, as far as they fit.
+pub fn services() -> Vec<Row> {
+    let many = SERVICE_NAMESPACES * SERVICES_EACH;
+    let started = Instant::now();
+    let known = known_services(SERVICE_NAMESPACES - 1);
+    let made = started.elapsed().as_secs_f64() * 1e3;
+    let without = fixture::snapshot(fixture::proxy(), SERVICE_NAMESPACES);
+    let snapshots = [
+        with_services(&known_services(0), "Services"),
+        with_services(&known, "Services"),
+        with_services(&known, "AllServices"),
+    ];
+    let bytes = fixture::bytes(&fixture::review());
+    let cases: Vec<_> = std::iter::once(&without)
+        .chain(&snapshots)
+        .map(|snapshot| Case { bytes: bytes.clone(), snapshot, outcome: Outcome::injected })
+        .collect();
+    let nanos = cost(&cases);
+    let all = known.all();
+    vec![
+        Row::new(
+            format!("scale: lists of {many} Services in {SERVICE_NAMESPACES} namespaces, from nothing"),
+            made,
+            "ms",
+        ),
+        Row::new("scale: review without noProxyFrom", nanos[0], "ns"),
+        Row::new(format!("scale: review with {SERVICES_EACH} Services of its namespace"), nanos[1], "ns"),
+        Row::new(
+            format!("scale: {many} Services in {SERVICE_NAMESPACES} namespaces / {SERVICES_EACH} Services"),
+            nanos[2] / nanos[1],
+            "",
+        )
+        .at_most(1.2),
+        Row::new(format!("scale: review with AllServices ({} of {many})", all.taken), nanos[3], "ns"),
+    ]
+}
+
+fn known_services(others: usize) -> Services {
+    let mut names = Names::new();
+    for (namespace, name) in fixture::services(others) {
+        names.entry(namespace.into()).or_default().insert(name.into());
+    }
+    let mut known = Services::default();
+    for namespace in known.replace(names) {
+        known.update(&namespace);
+    }
+    known
+}
+
+fn with_services(known: &Services, source: &str) -> Snapshot {
+    let lists = known.made().map(|(namespace, made)| (namespace, Arc::clone(&made.list)));
+    let all =
+        ClusterLists { all_services: Arc::unwrap_or_clone(known.all().list), ..ClusterLists::default() };
+    fixture::snapshot(fixture::proxy_from(source), SERVICE_NAMESPACES)
+        .with_services(lists)
+        .with_derived(Arc::new(all))
 }
 
 /// The median time of each case, in nanoseconds.

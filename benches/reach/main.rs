@@ -26,9 +26,10 @@ use report::{Report, Row};
 /// A section of the report: its name, and what measures it.
 type Section = (&'static str, fn() -> Vec<Row>);
 
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 7] = [
     ("engine", engine::reviews),
     ("scale", engine::scale),
+    ("services", engine::services),
     ("load", load::measure),
     ("ready", ready::measure),
     ("inject", inject::measure),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::cluster::Cluster;
-use super::fixture::{self, NAMESPACES, PRESETS};
+use super::fixture::{self, NAMESPACES, PRESETS, SERVICE_NAMESPACES, SERVICES_EACH};
 use super::process::{Reach, folder};
 use super::report::Row;
 
@@ -18,6 +18,8 @@ const PER_FILE: usize = 1000;
 const REST: Duration = Duration::from_secs(3);
 /// The most that is wanted, in MiB.
 const MOST: f64 = 64.0;
+/// The same with few presets and many Services, in MiB.
+const MOST_SERVICES: f64 = 32.0;
 
 /// Both sources.
 pub fn measure() -> Vec<Row> {
@@ -29,11 +31,32 @@ pub fn measure() -> Vec<Row> {
     write_files(&files, &presets, &namespaces);
     let mut rows = look("from files", &Reach::start(["--presets".as_ref(), files.as_os_str()]));
 
-    let cluster = Cluster::start(&presets, &namespaces);
+    let cluster = Cluster::start(&presets, &namespaces, &[]);
     let kubeconfig = folder.path().join("kubeconfig");
     fs::write(&kubeconfig, cluster.kubeconfig()).expect("a new file");
     rows.extend(look("from a cluster", &Reach::start(["--kubeconfig".as_ref(), kubeconfig.as_os_str()])));
+    rows.extend(services(&kubeconfig));
     rows
+}
+
+/// The same of many Services and few presets.
+fn services(kubeconfig: &Path) -> Vec<Row> {
+    let namespaces: Vec<Value> = (0..SERVICE_NAMESPACES).map(fixture::namespace).collect();
+    let services: Vec<Value> = fixture::services(SERVICE_NAMESPACES - 1)
+        .map(|(namespace, name)| fixture::service(&namespace, &name))
+        .collect();
+    let cluster = Cluster::start(&fixture::proxy_from("Services"), &namespaces, &services);
+    fs::write(kubeconfig, cluster.kubeconfig()).expect("a file");
+    let arguments = ["--kubeconfig".as_ref(), kubeconfig.as_os_str(), "--no-proxy-from=services".as_ref()];
+    let reach = Reach::start(arguments);
+    reach.await_ready();
+    thread::sleep(REST);
+    let memory = reach.process.memory();
+    let what = format!("{} Services in {SERVICE_NAMESPACES} namespaces", SERVICE_NAMESPACES * SERVICES_EACH);
+    vec![
+        Row::new(format!("memory: {what}, resident"), memory.now, "MiB").at_most(MOST_SERVICES),
+        Row::new(format!("memory: {what}, peak"), memory.peak, "MiB").at_most(MOST_SERVICES),
+    ]
 }
 
 fn look(source: &str, reach: &Reach) -> Vec<Row> {

@@ -17,7 +17,7 @@ const PRESETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
 
 static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
     let paths = ["presets", "corporate-ca.yaml"].map(|path| format!("{PRESETS}/{path}").into());
-    directory::load(&paths).expect("the examples are valid").snapshot()
+    directory::load(&paths).expect("the examples are valid").snapshot().0
 });
 static METRICS: LazyLock<ReviewMetrics> = LazyLock::new(|| ReviewMetrics::register(&mut Registry::default()));
 

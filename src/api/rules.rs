@@ -27,8 +27,12 @@ fn rules(pairs: &[(&str, &str)]) -> Value {
 pub(super) fn preset(namespaced: bool) -> Value {
     let mut all = vec![
         rule(
-            "(has(self.env) && size(self.env) > 0) || (has(self.envFrom) && size(self.envFrom) > 0) || (has(self.volumes) && size(self.volumes) > 0) || (has(self.volumeMounts) && size(self.volumeMounts) > 0)",
-            "the preset is empty: give at least one of env, envFrom, volumes or volumeMounts",
+            "(has(self.env) && size(self.env) > 0) || (has(self.envFrom) && size(self.envFrom) > 0) || (has(self.volumes) && size(self.volumes) > 0) || (has(self.volumeMounts) && size(self.volumeMounts) > 0) || (has(self.noProxyFrom) && size(self.noProxyFrom) > 0) || (has(self.derive) && size(self.derive) > 0)",
+            "the preset is empty: give at least one of env, envFrom, volumes, volumeMounts, noProxyFrom or derive",
+        ),
+        rule(
+            "!has(self.noProxyFrom) || size(self.noProxyFrom) == 0 || !has(self.env) || self.env.all(v, !has(v.valueFrom) || v.name.lowerAscii() != 'no_proxy')",
+            "noProxyFrom cannot add to a no_proxy with valueFrom, its value is not known: give no_proxy a literal value, or take noProxyFrom out",
         ),
         rule(
             "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && self.volumes.exists(v, v.name == m.name))",

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Failure;
 use super::inject::{place, read_pod};
 use super::input::Input;
-use crate::api::MergeStrategy;
+use crate::api::{MergeStrategy, NoProxySource};
 use crate::inject::annotation::warnings;
 use crate::inject::merge::{Because, Outcome, Part, Resolved};
 use crate::inject::pod::{Container, Pod};
@@ -16,6 +16,7 @@ use crate::inject::preset::{PresetLevel, VariableValue};
 use crate::inject::workload::{Workload, workloads};
 use crate::inject::{self, ContainerPlan, LeftAlone, Plan, Target};
 use crate::manifest;
+use crate::presets::sources;
 
 /// Say for each container and variable where its value comes from
 ///
@@ -101,6 +102,9 @@ struct PartExplanation {
     strategy: Option<MergeStrategy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     because: Option<&'static str>,
+    /// What the cluster adds to the value.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    no_proxy_from: Vec<NoProxySource>,
     used: bool,
 }
 
@@ -215,7 +219,7 @@ fn variables(
         let own_names = own.iter().map(|own| own.name.to_string());
         let source = variable.parts.iter().find_map(|part| match &part.variable.value {
             VariableValue::Source(source) => Some(origin(source)),
-            VariableValue::Literal(_) => None,
+            VariableValue::Literal(_) | VariableValue::Java => None,
         });
         let from_presets = matches!(outcome, Outcome::Added | Outcome::Merged { .. });
         let used = variable.parts.iter().map(|part| self::part(part, from_presets));
@@ -227,6 +231,7 @@ fn variables(
             value: if own.is_from() { "valueFrom".to_owned() } else { own.literal().to_owned() },
             strategy: None,
             because: None,
+            no_proxy_from: Vec::new(),
             used: true,
         }));
         let own_value = || own.last().filter(|own| !own.is_from()).map(|own| own.literal().to_owned());
@@ -238,8 +243,9 @@ fn variables(
             ),
             Outcome::Merged { value, add, .. } => {
                 let names = own_names.chain(add.iter().map(ToString::to_string));
-                (unique(names), Some(value.clone()), MERGED)
+                (unique(names), Some(value.clone()), if own.is_empty() { ADDED } else { MERGED })
             }
+            Outcome::Kept if own.is_empty() => (vec![], None, NOTHING),
             Outcome::Kept => (unique(own_names), own_value(), KEPT),
             Outcome::Unmergeable => (unique(own_names), None, UNMERGEABLE),
         };
@@ -257,6 +263,7 @@ fn variables(
 const ADDED: &str = "added: the container does not have it";
 const MERGED: &str = "merged: the container's own entries join, last";
 const KEPT: &str = "kept: the container's own value replaces what presets say";
+const NOTHING: &str = "not added: the container has no proxy variable whose value is known";
 const UNMERGEABLE: &str = "kept: the container's value comes from elsewhere and cannot be merged";
 
 fn unique(names: impl Iterator<Item = String>) -> Vec<String> {
@@ -279,6 +286,7 @@ fn part(part: &Part<'_>, used: bool) -> PartExplanation {
         value: match &part.variable.value {
             VariableValue::Literal(text) => text.to_string(),
             VariableValue::Source(source) => origin(source),
+            VariableValue::Java => "derived from the proxy variables".to_owned(),
         },
         strategy: Some(part.strategy),
         because: Some(match part.because {
@@ -287,6 +295,11 @@ fn part(part: &Part<'_>, used: bool) -> PartExplanation {
             Because::Default => "default of this variable",
             Because::ValueFrom => "valueFrom always replaces",
         }),
+        no_proxy_from: if part.variable.is("no_proxy") {
+            part.preset.no_proxy_from().to_vec()
+        } else {
+            vec![]
+        },
         used,
     }
 }
@@ -308,7 +321,7 @@ fn origin(source: &str) -> String {
     }
 }
 
-fn in_words(reason: LeftAlone) -> &'static str {
+pub(super) fn in_words(reason: LeftAlone) -> &'static str {
     match reason {
         LeftAlone::Mirror => "a mirror pod is never changed",
         LeftAlone::NamespaceOptOut => "the namespace is labelled reach.dev/injection: disabled",
@@ -353,6 +366,10 @@ fn write_text(out: &mut String, explanation: &Explanation) -> std::fmt::Result {
                 write!(out, "      {mark} {}: {who} ({}", part.value, part.level)?;
                 if let (Some(strategy), Some(because)) = (part.strategy, part.because) {
                     write!(out, "; {strategy:?}, {because}")?;
+                }
+                for (index, source) in part.no_proxy_from.iter().enumerate() {
+                    let start = if index == 0 { "; noProxyFrom " } else { ", " };
+                    write!(out, "{start}{}", sources::name(*source))?;
                 }
                 writeln!(out, ")")?;
             }

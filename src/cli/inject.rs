@@ -47,9 +47,9 @@ enum Output {
 }
 
 /// A document and what became of it.
-struct Injected {
+pub(super) struct Injected {
     /// The document, changed or not.
-    text: String,
+    pub text: String,
     is_json: bool,
     operations: Vec<Value>,
     warnings: Vec<String>,
@@ -117,7 +117,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 /// Injects the documents of a file, in order. Reading and editing text is what takes time, so many
 /// documents are shared out among threads.
-fn documents(file: &File, lookup: &Lookup) -> Vec<Result<Injected, String>> {
+pub(super) fn documents(file: &File, lookup: &Lookup) -> Vec<Result<Injected, String>> {
     let documents = manifest::documents(&file.text);
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let share = documents.len().div_ceil(threads).max(64);

@@ -1,4 +1,4 @@
-//! What `reach inject` and `reach explain` read: manifests, presets, a namespace.
+//! What `reach inject`, `reach explain`, `reach route` and `reach no-proxy` read: manifests, presets, a namespace.
 
 use std::fs;
 use std::io::Read;
@@ -9,6 +9,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use super::Failure;
 use crate::inject::snapshot::{Namespace, NamespaceLabels, Snapshot};
+use crate::inject::workload::Workload;
+use crate::presets::network::{Facts, Given};
 use crate::presets::{cluster, directory};
 
 /// Inputs of a command that looks at manifests.
@@ -17,7 +19,14 @@ pub struct Input {
     /// Manifest, folder of manifests, or - for standard input; may be repeated
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
     filenames: Vec<PathBuf>,
-    /// Presets (and Namespaces, for their labels) from files or folders; without it, from the cluster of the current kubeconfig
+    #[command(flatten)]
+    presets: PresetInput,
+}
+
+/// Where presets come from, and for which namespace.
+#[derive(Debug, clap::Args)]
+pub struct PresetInput {
+    /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, which they refer to) from files or folders; without it, from the cluster of the current kubeconfig
     #[arg(long, value_name = "PATH", num_args = 1.., env = "REACH_PRESETS", value_delimiter = ':')]
     presets: Vec<PathBuf>,
     /// Namespace of objects that say none [default: that of the current context, else default]
@@ -27,7 +36,17 @@ pub struct Input {
     #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',', value_parser = label, env = "REACH_NAMESPACE_LABELS")]
     namespace_labels: Option<Vec<(String, String)>>,
     #[command(flatten)]
+    network: ClusterNetwork,
+    #[command(flatten)]
     cluster: ClusterOptions,
+}
+
+/// Networks that nobody has to be asked for.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ClusterNetwork {
+    /// Networks of Services and pods, for presets with noProxyFrom: [ClusterNetwork], besides those that the cluster's objects have
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',', env = "REACH_CLUSTER_NETWORK")]
+    cluster_network: Vec<Given>,
 }
 
 /// Which cluster.
@@ -46,6 +65,8 @@ pub struct ClusterOptions {
 pub struct File {
     /// How messages name it.
     pub name: String,
+    /// Where it is; `None` for standard input.
+    pub path: Option<PathBuf>,
     /// What is in it.
     pub text: String,
 }
@@ -64,36 +85,75 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 impl Input {
-    /// Reads the manifests. Every file that cannot be read is reported.
+    /// Reads the manifests.
     pub fn files(&self) -> Result<Vec<File>, Failure> {
-        let mut files = Vec::new();
-        let mut errors = Vec::new();
-        for name in &self.filenames {
-            if name.as_os_str() == "-" {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-                files.push(File { name: "standard input".to_owned(), text });
-                continue;
-            }
-            let read = |file: &Path| {
-                fs::read_to_string(file).map(|text| File { name: file.display().to_string(), text })
-            };
-            let failed = |file: &Path, error: std::io::Error| {
-                format!("{}: {}", file.display(), directory::cannot_read(&error))
-            };
-            match directory::files(name) {
-                Ok(found) => {
-                    for file in found {
-                        match read(&file) {
-                            Ok(read) => files.push(read),
-                            Err(error) => errors.push(failed(&file, error)),
-                        }
+        files(&self.filenames)
+    }
+
+    /// Loads the presets.
+    pub fn lookup(&self) -> Result<Lookup, Failure> {
+        self.presets.lookup()
+    }
+}
+
+/// Reads manifests. Every file that cannot be read is reported.
+pub fn files(names: &[PathBuf]) -> Result<Vec<File>, Failure> {
+    let mut files = Vec::new();
+    let mut errors = Vec::new();
+    for name in names {
+        if name.as_os_str() == "-" {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+            files.push(File { name: "standard input".to_owned(), path: None, text });
+            continue;
+        }
+        let read = |file: &Path| {
+            fs::read_to_string(file).map(|text| File {
+                name: file.display().to_string(),
+                path: Some(file.to_owned()),
+                text,
+            })
+        };
+        let failed = |file: &Path, error: std::io::Error| {
+            format!("{}: {}", file.display(), directory::cannot_read(&error))
+        };
+        match directory::files(name) {
+            Ok(found) => {
+                for file in found {
+                    match read(&file) {
+                        Ok(read) => files.push(read),
+                        Err(error) => errors.push(failed(&file, error)),
                     }
                 }
-                Err(error) => errors.push(failed(name, error)),
             }
+            Err(error) => errors.push(failed(name, error)),
         }
-        if errors.is_empty() { Ok(files) } else { Err(Failure::Messages(errors)) }
+    }
+    if errors.is_empty() { Ok(files) } else { Err(Failure::Messages(errors)) }
+}
+
+/// The one pod or workload of a manifest.
+///
+/// # Errors
+/// What is there instead.
+pub fn only<'a, 'o>(found: &'a [Workload<'o>]) -> Result<&'a Workload<'o>, String> {
+    match found {
+        [workload] => Ok(workload),
+        [] => Err("expected a pod or a workload with one, and there is none".to_owned()),
+        several => {
+            let names: Vec<&str> = several.iter().map(|workload| workload.reference.as_str()).collect();
+            Err(format!(
+                "expected one pod or workload, and there are {}: give a file of one",
+                names.join(", ")
+            ))
+        }
+    }
+}
+
+impl PresetInput {
+    /// The paths that were given.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.presets
     }
 
     /// Loads the presets.
@@ -106,20 +166,34 @@ impl Input {
             let loaded = directory::load(&self.presets)
                 .map_err(|errors| Failure::Messages(errors.iter().map(ToString::to_string).collect()))?;
             let namespace = self.namespace.clone().unwrap_or_else(|| "default".to_owned());
-            return Ok(Lookup { snapshot: loaded.snapshot(), namespace, labels });
+            let (snapshot, accounts) = loaded.with_given(self.network.facts()).snapshot();
+            complain_all(&accounts.warnings());
+            return Ok(Lookup { snapshot, namespace, labels });
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let config = self.cluster.config().await?;
             let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
             let client = kube::Client::try_from(config)?;
-            let (snapshot, invalid) =
-                cluster::load(&client).await.context("cannot read presets from the cluster")?;
-            for name in invalid {
-                super::complain(&format!("warning: preset {name} cannot be used and is left out"));
-            }
-            Ok(Lookup { snapshot, namespace, labels })
+            let loaded = cluster::load(&client, self.network.facts())
+                .await
+                .context("cannot read presets from the cluster")?;
+            complain_all(&loaded.warnings);
+            Ok(Lookup { snapshot: loaded.snapshot, namespace, labels })
         })
+    }
+}
+
+fn complain_all(warnings: &[String]) {
+    for warning in warnings {
+        super::complain(&format!("warning: {warning}"));
+    }
+}
+
+impl ClusterNetwork {
+    /// What they say.
+    pub fn facts(&self) -> Facts {
+        Facts::given(&self.cluster_network)
     }
 }
 

@@ -16,12 +16,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::Failure;
-use super::input::ClusterOptions;
+use super::input::{ClusterNetwork, ClusterOptions};
 use crate::admin::Admin;
 use crate::admission::{Admission, PATH};
 use crate::certs::clients::ClientVerifier;
 use crate::certs::{self, CertMetrics, CertResolver, files, managed, secret};
 use crate::lease::Lease;
+use crate::presets::sources::{Accounts, Sources, Watched};
 use crate::presets::{Presets, cluster, directory};
 use crate::registration::{CaBundle, Keeper, Live, Registration, RegistrationMetrics, Trust};
 use crate::server::{Bound, ConnectionMetrics, Drain, Limits, Server};
@@ -39,9 +40,20 @@ Examples:
 SIGTERM drains: requests are served until clients know that this server is going (--drain), then it ends.
 SIGINT (Ctrl-C) ends as soon as the requests in flight have been answered.")]
 pub struct Arguments {
-    /// Presets (and Namespaces, for their labels) from files or folders, reloaded when they change; without it, from the cluster
+    /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, which they refer to) from files or folders, reloaded when they change; without it, from the cluster
     #[arg(long, value_name = "PATH", num_args = 1.., env = "REACH_PRESETS", value_delimiter = ':')]
     presets: Vec<PathBuf>,
+    /// What to watch in the cluster for noProxyFrom of presets
+    #[arg(
+        long,
+        value_name = "SOURCE,...",
+        value_delimiter = ',',
+        conflicts_with = "presets",
+        env = "REACH_NO_PROXY_FROM"
+    )]
+    no_proxy_from: Vec<Watched>,
+    #[command(flatten)]
+    network: ClusterNetwork,
     /// Address of the webhook
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9443", env = "REACH_LISTEN")]
     listen: SocketAddr,
@@ -227,13 +239,16 @@ async fn load_presets(
 ) -> Result<(), Failure> {
     if arguments.presets.is_empty() {
         let client = kube::Client::try_from(arguments.cluster.config().await?)?;
-        tokio::spawn(cluster::watch(client, Arc::clone(presets), metrics.clone()));
+        let sources = Sources { watched: arguments.no_proxy_from.clone(), given: arguments.network.facts() };
+        tokio::spawn(cluster::watch(client, Arc::clone(presets), sources, metrics.clone()));
     } else {
         let loaded = directory::load(&arguments.presets)
             .map_err(|errors| Failure::Messages(errors.iter().map(ToString::to_string).collect()))?;
-        directory::publish(&loaded, presets, metrics);
+        let given = arguments.network.facts();
+        let loaded = loaded.with_given(given.clone());
+        let said = directory::publish(&loaded, presets, metrics, &Accounts::default());
         let (paths, presets) = (arguments.presets.clone(), Arc::clone(presets));
-        tokio::spawn(directory::watch(paths, presets, metrics.clone(), directory::RELOAD_EVERY));
+        tokio::spawn(directory::watch(paths, given, presets, metrics.clone(), said));
     }
     Ok(())
 }

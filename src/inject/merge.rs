@@ -3,10 +3,13 @@
 //! [`resolve`] merges the two levels of presets; [`meet`] lets the result meet a container's own
 //! variables. Both are pure, and the only places where merge strategies are interpreted.
 
+use super::java;
 use super::pod::{Container, EnvVar};
 use super::preset::{Preset, PresetLevel, ProxyVariable, Variable, VariableValue};
-use crate::api::{LetterCase, MergeStrategy};
+use super::snapshot::Derived;
+use crate::api::{LetterCase, MergeStrategy, NoProxyForm};
 use crate::no_proxy::Union;
+use crate::no_proxy::portable::{self, Author, List};
 
 /// A variable after the merge of all presets that apply to a container.
 #[derive(Debug)]
@@ -53,8 +56,15 @@ pub enum Because {
 /// A merged value.
 #[derive(Clone, Debug)]
 pub enum Value<'s> {
-    /// A `no_proxy` list.
+    /// A `no_proxy` list as written.
     List(Union<'s>),
+    /// A `no_proxy` list in the portable form.
+    Portable {
+        /// What is united.
+        lists: Vec<&'s List>,
+        /// The union.
+        text: String,
+    },
     /// Entries between separators.
     Entries(Vec<&'s str>, &'s str),
     /// `valueFrom`, as JSON text.
@@ -105,7 +115,10 @@ pub enum Outcome<'s> {
 
 /// Merges the variables of presets, given in order of use, as they apply to one container.
 #[must_use]
-pub fn resolve<'s>(presets: &[&'s Preset]) -> (Vec<Resolved<'s>>, Vec<VariableConflict<'s>>) {
+pub fn resolve<'s>(
+    presets: &[&'s Preset],
+    derived: Derived<'s>,
+) -> (Vec<Resolved<'s>>, Vec<VariableConflict<'s>>) {
     let mut items: Vec<Part<'s>> = Vec::with_capacity(8);
     for (order, preset) in presets.iter().enumerate() {
         for (index, variable) in preset.env.iter().enumerate() {
@@ -123,7 +136,7 @@ pub fn resolve<'s>(presets: &[&'s Preset]) -> (Vec<Resolved<'s>>, Vec<VariableCo
     let mut conflicts = Vec::new();
     let mut resolved: Vec<Resolved<'s>> = items
         .chunk_by(|a, b| a.variable.key() == b.variable.key())
-        .map(|items| variable(items, &mut conflicts))
+        .map(|items| variable(items, derived, &mut conflicts))
         .collect();
     // After what it may refer to: a value goes where its last part stands.
     resolved.sort_by_key(|variable| variable.parts.last().map(|part| part.position));
@@ -131,7 +144,11 @@ pub fn resolve<'s>(presets: &[&'s Preset]) -> (Vec<Resolved<'s>>, Vec<VariableCo
 }
 
 /// Merges the items of one variable, in order of use.
-fn variable<'s>(items: &[Part<'s>], conflicts: &mut Vec<VariableConflict<'s>>) -> Resolved<'s> {
+fn variable<'s>(
+    items: &[Part<'s>],
+    derived: Derived<'s>,
+    conflicts: &mut Vec<VariableConflict<'s>>,
+) -> Resolved<'s> {
     let is_list = items[0].variable.proxy == Some(ProxyVariable::No);
     let default = if is_list { MergeStrategy::Merge } else { MergeStrategy::Replace };
     let split = items.partition_point(|item| item.preset.level == PresetLevel::Cluster);
@@ -154,7 +171,7 @@ fn variable<'s>(items: &[Part<'s>], conflicts: &mut Vec<VariableConflict<'s>>) -
             let Some(winner) = &winner else { continue };
             let reason = match item.strategy {
                 MergeStrategy::Merge => ConflictReason::Unmergeable,
-                MergeStrategy::Replace if same_value(winner.variable, item.variable, is_list) => continue,
+                MergeStrategy::Replace if same_value(winner.variable, item.variable) => continue,
                 MergeStrategy::Replace => ConflictReason::Differs,
             };
             conflicts.push(VariableConflict {
@@ -181,7 +198,7 @@ fn variable<'s>(items: &[Part<'s>], conflicts: &mut Vec<VariableConflict<'s>>) -
         inherited = level.iter().find_map(|item| item.variable.strategy).or(inherited);
     }
     Resolved {
-        value: unite(&parts, is_list),
+        value: if is_list { unite_lists(&parts, derived) } else { unite(&parts) },
         strategy: inherited.unwrap_or(default),
         spellings: spellings(&parts),
         parts,
@@ -204,29 +221,56 @@ fn strategy(item: Part<'_>, inherited: Option<MergeStrategy>, default: MergeStra
 }
 
 /// Whether two items of one variable say the same.
-fn same_value(a: &Variable, b: &Variable, is_list: bool) -> bool {
-    match (&a.value, &b.value) {
-        (VariableValue::Literal(a), VariableValue::Literal(b)) if is_list => {
-            let [a, b] = [a, b].map(|list| {
-                let mut union = Union::default();
-                union.add(list);
-                union.join()
-            });
-            a.eq_ignore_ascii_case(&b)
-        }
-        (a, b) => a == b,
+fn same_value(a: &Variable, b: &Variable) -> bool {
+    match (&a.list, &b.list) {
+        (Some(a), Some(b)) => a == b,
+        _ => a.value == b.value,
     }
 }
 
+/// The `no_proxy` of the parts that are left, in order.
+fn unite_lists<'s>(parts: &[Part<'s>], derived: Derived<'s>) -> Value<'s> {
+    if let Some(source) = parts.iter().find_map(|part| part.variable.source()) {
+        return Value::Source(source);
+    }
+    let of_cluster = parts.iter().flat_map(|part| derived.lists(&part.preset.no_proxy_from));
+    match form(parts) {
+        NoProxyForm::Portable => {
+            let own = parts.iter().filter_map(|part| part.variable.list.as_ref());
+            let lists: Vec<&'s List> = own.chain(of_cluster).collect();
+            let text = portable::unite(lists.iter().copied());
+            Value::Portable { lists, text }
+        }
+        NoProxyForm::AsWritten => {
+            let mut union = Union::default();
+            for part in parts {
+                if let VariableValue::Literal(text) = &part.variable.value {
+                    union.add(text);
+                }
+            }
+            of_cluster.flat_map(List::texts).for_each(|text| union.add(text));
+            Value::List(union)
+        }
+    }
+}
+
+/// The form that the most specific level asks for, there the preset that comes first.
+fn form(parts: &[Part<'_>]) -> NoProxyForm {
+    let of = |level| {
+        parts.iter().filter(|part| part.preset.level == level).find_map(|part| part.preset.no_proxy_form)
+    };
+    of(PresetLevel::Namespace).or_else(|| of(PresetLevel::Cluster)).unwrap_or_default()
+}
+
 /// The value of the parts that are left, in order.
-fn unite<'s>(parts: &[Part<'s>], is_list: bool) -> Value<'s> {
-    let mut list = Union::default();
+fn unite<'s>(parts: &[Part<'s>]) -> Value<'s> {
     let mut entries: Vec<&'s str> = Vec::new();
     let separator = parts.iter().find_map(|part| part.variable.separator.as_deref()).unwrap_or(",");
     for part in parts {
         match &part.variable.value {
             VariableValue::Source(source) => return Value::Source(source),
-            VariableValue::Literal(text) if is_list => list.add(text),
+            // What it says depends on the container.
+            VariableValue::Java => {}
             // A single value is not split: it is what its author wrote.
             VariableValue::Literal(text) if parts.len() == 1 && part.strategy == MergeStrategy::Replace => {
                 entries.push(text);
@@ -240,7 +284,7 @@ fn unite<'s>(parts: &[Part<'s>], is_list: bool) -> Value<'s> {
             }
         }
     }
-    if is_list { Value::List(list) } else { Value::Entries(entries, separator) }
+    Value::Entries(entries, separator)
 }
 
 /// The entries of a value. Between white space stand the words of a command line (`--require a.js`),
@@ -285,37 +329,92 @@ fn spellings<'s>(parts: &[Part<'s>]) -> Vec<&'s str> {
     names
 }
 
-/// Lets a merged variable meet the container's own variables.
+/// Lets merged variables meet the container's own variables.
 #[must_use]
-pub fn meet<'s>(variable: &Resolved<'s>, container: &Container<'_>) -> Outcome<'s> {
-    let identity = variable.parts[0].variable;
-    // If a name stands twice, the last one counts, as in the kubelet.
-    let mut own: Vec<(usize, &EnvVar<'_>)> = Vec::new();
-    for (index, candidate) in container.env.iter().enumerate() {
-        if identity.is(&candidate.name) {
-            own.retain(|(_, known)| known.name != candidate.name);
-            own.push((index, candidate));
+pub fn meet<'s>(variables: &[Resolved<'s>], container: &Container<'_>) -> Vec<Outcome<'s>> {
+    let mut outcomes: Vec<Outcome<'s>> =
+        variables.iter().map(|variable| variable.meet(container, "")).collect();
+    // After the others: it says what they have become.
+    if let Some(position) = variables.iter().position(Resolved::is_java) {
+        let effective = |proxy| effective(proxy, variables, &outcomes, container);
+        let [http, https, no] = [ProxyVariable::Http, ProxyVariable::Https, ProxyVariable::No].map(effective);
+        let proxies = java::Proxies { http: http.as_deref(), https: https.as_deref(), no: no.as_deref() };
+        let variable = &variables[position];
+        let own = variable.own(container).into_iter().map(|(_, own)| own.literal()).collect::<String>();
+        outcomes[position] = variable.meet(container, &java::options(proxies, &own));
+    }
+    outcomes
+}
+
+/// The value of a proxy variable that a container ends up with, as far as it is known.
+fn effective(
+    proxy: ProxyVariable,
+    variables: &[Resolved<'_>],
+    outcomes: &[Outcome<'_>],
+    container: &Container<'_>,
+) -> Option<String> {
+    let position = variables.iter().position(|variable| variable.parts[0].variable.proxy == Some(proxy));
+    let own = || {
+        let own = container.env.iter().rev().find(|own| ProxyVariable::of(&own.name) == Some(proxy));
+        own.filter(|own| !own.is_from()).map(|own| own.literal().to_owned())
+    };
+    let Some(position) = position else { return own() };
+    match &outcomes[position] {
+        Outcome::Merged { value, .. } => Some(value.clone()),
+        Outcome::Kept => own(),
+        // What cannot be seen may say more, but hardly less.
+        Outcome::Added | Outcome::Unmergeable => variables[position].value.literal(),
+    }
+}
+
+// === impl Resolved ===
+
+impl<'s> Resolved<'s> {
+    /// The container's own values of the variable and their positions, one for each spelling. If a name stands twice,
+    /// the last one counts, as in the kubelet.
+    fn own<'c, 'a>(&self, container: &'c Container<'a>) -> Vec<(usize, &'c EnvVar<'a>)> {
+        let identity = self.parts[0].variable;
+        let mut own: Vec<(usize, &EnvVar<'_>)> = Vec::new();
+        for (index, candidate) in container.env.iter().enumerate() {
+            if identity.is(&candidate.name) {
+                own.retain(|(_, known)| known.name != candidate.name);
+                own.push((index, candidate));
+            }
         }
+        own
     }
-    if own.is_empty() {
-        return Outcome::Added;
+
+    /// Whether it says what the container's proxy variables become.
+    fn is_java(&self) -> bool {
+        self.parts.iter().any(|part| part.variable.value == VariableValue::Java)
     }
-    if variable.strategy == MergeStrategy::Replace || matches!(variable.value, Value::Source(_)) {
-        return Outcome::Kept;
+
+    /// Lets it meet the container's own variables. `extra` is an entry that the container itself is the reason for.
+    fn meet(&self, container: &Container<'_>, extra: &str) -> Outcome<'s> {
+        let own = self.own(container);
+        if own.is_empty() && extra.is_empty() {
+            let is_nothing = self.is_java() && self.value.literal().is_some_and(|value| value.is_empty());
+            return if is_nothing { Outcome::Kept } else { Outcome::Added };
+        }
+        if matches!(self.value, Value::Source(_))
+            || (self.strategy == MergeStrategy::Replace && !own.is_empty())
+        {
+            return if own.is_empty() { Outcome::Added } else { Outcome::Kept };
+        }
+        if own.iter().any(|(_, variable)| variable.is_from()) {
+            return Outcome::Unmergeable;
+        }
+        let literals: Vec<&str> = own.iter().map(|(_, variable)| variable.literal()).collect();
+        let value = self.value.with(&literals, extra);
+        let set = own.iter().filter(|(_, own)| own.literal() != value).map(|(index, _)| *index).collect();
+        let add = self
+            .spellings
+            .iter()
+            .filter(|name| own.iter().all(|(_, own)| *own.name != ***name))
+            .copied()
+            .collect();
+        Outcome::Merged { value, set, add }
     }
-    if own.iter().any(|(_, variable)| variable.is_from()) {
-        return Outcome::Unmergeable;
-    }
-    let literals: Vec<&str> = own.iter().map(|(_, variable)| variable.literal()).collect();
-    let value = variable.value.with(&literals);
-    let set = own.iter().filter(|(_, own)| own.literal() != value).map(|(index, _)| *index).collect();
-    let add = variable
-        .spellings
-        .iter()
-        .filter(|name| own.iter().all(|(_, own)| *own.name != ***name))
-        .copied()
-        .collect();
-    Outcome::Merged { value, set, add }
 }
 
 // === impl Value ===
@@ -326,13 +425,14 @@ impl Value<'_> {
     pub fn literal(&self) -> Option<String> {
         match self {
             Self::List(list) => Some(list.join()),
+            Self::Portable { text, .. } => Some(text.clone()),
             Self::Entries(entries, separator) => Some(entries.join(separator)),
             Self::Source(_) => None,
         }
     }
 
     /// The union with the container's own values, which come last.
-    fn with(&self, own: &[&str]) -> String {
+    fn with(&self, own: &[&str], extra: &str) -> String {
         match self {
             Self::List(list) => {
                 let mut union = list.clone();
@@ -341,12 +441,17 @@ impl Value<'_> {
                 }
                 union.join()
             }
+            Self::Portable { lists, .. } => {
+                let own: Vec<List> = own.iter().map(|list| List::parse(list, Author::Pod)).collect();
+                portable::unite(lists.iter().copied().chain(&own))
+            }
             Self::Entries(entries, separator) => {
                 // What the pod wrote stays to the letter; only what it lacks is put before it.
                 let own: Vec<&str> = own.iter().copied().filter(|text| !text.is_empty()).collect();
                 let mut united: Vec<&str> = entries
                     .iter()
                     .copied()
+                    .chain(Some(extra).filter(|extra| !extra.is_empty()))
                     .filter(|entry| !own.iter().any(|own| contains(own, entry, separator)))
                     .collect();
                 for (position, text) in own.iter().enumerate() {
@@ -373,6 +478,13 @@ impl Variable {
     }
 
     fn is_sourced(&self) -> bool {
-        matches!(self.value, VariableValue::Source(_))
+        self.source().is_some()
+    }
+
+    fn source(&self) -> Option<&str> {
+        match &self.value {
+            VariableValue::Source(source) => Some(source),
+            VariableValue::Literal(_) | VariableValue::Java => None,
+        }
     }
 }

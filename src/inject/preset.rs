@@ -6,10 +6,13 @@ use std::hash::Hasher;
 use serde_json::Value;
 
 use super::defaults;
+use super::java;
 use super::select::{Selector, SelectorError};
 use crate::api::{
-    ClusterPodPreset, LetterCase, MergeStrategy, PodPreset, PresetKind, PresetSpec, PresetVariable,
+    ClusterPodPreset, LetterCase, MergeStrategy, NoProxyForm, NoProxySource, PodPreset, PresetKind,
+    PresetSpec, PresetVariable, Runtime,
 };
+use crate::no_proxy::portable::{Author, List};
 
 /// One of the two levels that presets have; the pod itself is the third and most specific.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +54,8 @@ pub struct Preset {
     pub(super) namespace_selector: Selector,
     pub(super) selector: Selector,
     pub(super) letter_case: LetterCase,
+    pub(super) no_proxy_form: Option<NoProxyForm>,
+    pub(super) no_proxy_from: Box<[NoProxySource]>,
     exclude: Box<[NamePattern]>,
     pub(super) env: Box<[Variable]>,
     pub(super) env_from: Box<[EnvFrom]>,
@@ -74,6 +79,8 @@ pub struct Variable {
     pub(super) proxy: Option<ProxyVariable>,
     /// Where its value comes from.
     pub value: VariableValue,
+    /// A literal `no_proxy`, read.
+    pub(super) list: Option<List>,
     pub(super) strategy: Option<MergeStrategy>,
     pub(super) separator: Option<Box<str>>,
 }
@@ -85,6 +92,8 @@ pub enum VariableValue {
     Literal(Box<str>),
     /// `valueFrom`, as JSON text.
     Source(Box<str>),
+    /// What [`super::java`] makes of the proxy variables of a container.
+    Java,
 }
 
 /// An entry of `envFrom`.
@@ -216,8 +225,10 @@ impl Preset {
             selector: Selector::compile(spec.selector.as_ref())
                 .map_err(|error| PresetError::Selector("selector", error))?,
             letter_case: spec.letter_case,
+            no_proxy_form: spec.no_proxy_form,
+            no_proxy_from: spec.no_proxy_from.iter().copied().collect(),
             exclude: spec.exclude_containers.iter().map(|pattern| NamePattern::new(pattern)).collect(),
-            env: spec.env.iter().map(Variable::new).collect(),
+            env: variables(spec),
             env_from: spec.env_from.iter().map(EnvFrom::new).collect(),
             volumes: spec.volumes.iter().map(Volume::new).collect(),
             mounts: spec.volume_mounts.iter().map(Mount::new).collect(),
@@ -229,6 +240,12 @@ impl Preset {
     #[must_use]
     pub fn reference(&self) -> &str {
         self.stamp.rsplit_once('@').map_or(&self.stamp, |(reference, _)| reference)
+    }
+
+    /// Where entries of its `no_proxy` come from beside what it says.
+    #[must_use]
+    pub fn no_proxy_from(&self) -> &[NoProxySource] {
+        &self.no_proxy_from
     }
 
     pub(super) fn excludes(&self, container: &str) -> bool {
@@ -245,12 +262,34 @@ impl fmt::Display for Preset {
     }
 }
 
+/// Makes Node.js read proxy variables, from 22.21 and 24.5 on.
+const NODE: &str = "NODE_USE_ENV_PROXY";
+
 /// FNV-1a over the content: short, and the same in every version of reach and on every machine.
 fn digest(spec: &PresetSpec) -> u64 {
     let content = PresetSpec { selector: None, priority: 0, ..spec.clone() };
     let mut hasher = fnv::FnvHasher::default();
     hasher.write(&serde_json::to_vec(&content).unwrap_or_default());
     hasher.finish()
+}
+
+/// The variables of a preset, and those that it implies.
+fn variables(spec: &PresetSpec) -> Box<[Variable]> {
+    let mut variables: Vec<Variable> = spec.env.iter().map(Variable::new).collect();
+    let has = |proxy| variables.iter().any(|variable| variable.proxy == Some(proxy));
+    if !spec.no_proxy_from.is_empty() && !has(ProxyVariable::No) {
+        variables.push(Variable::literal(ProxyVariable::No.lower(), ""));
+    }
+    for runtime in &spec.derive {
+        match runtime {
+            Runtime::Java => variables.push(Variable::java()),
+            Runtime::Node if variables.iter().all(|variable| *variable.name != *NODE) => {
+                variables.push(Variable::literal(NODE, "1"));
+            }
+            Runtime::Node => {}
+        }
+    }
+    variables.into()
 }
 
 // === impl NamePattern ===
@@ -272,12 +311,41 @@ impl Variable {
             Some(source) => VariableValue::Source(source.to_string().into()),
             None => VariableValue::Literal(item.value.as_deref().unwrap_or_default().into()),
         };
+        let proxy = ProxyVariable::of(&item.name);
+        let list = match &value {
+            VariableValue::Literal(text) if proxy == Some(ProxyVariable::No) => {
+                Some(List::parse(text, Author::Preset))
+            }
+            _ => None,
+        };
         Self {
             name: item.name.as_str().into(),
-            proxy: ProxyVariable::of(&item.name),
+            proxy,
             value,
+            list,
             strategy: item.merge_strategy,
             separator: item.separator.as_deref().map(Into::into),
+        }
+    }
+
+    /// A variable with a literal value and nothing else.
+    fn literal(name: &str, value: &str) -> Self {
+        Self::new(&PresetVariable {
+            name: name.to_owned(),
+            value: Some(value.to_owned()),
+            value_from: None,
+            merge_strategy: None,
+            separator: None,
+        })
+    }
+
+    /// The options of a JVM, joined with those that a container has.
+    fn java() -> Self {
+        Self {
+            value: VariableValue::Java,
+            strategy: Some(MergeStrategy::Merge),
+            separator: Some(" ".into()),
+            ..Self::literal(java::VARIABLE, "")
         }
     }
 

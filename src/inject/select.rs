@@ -153,6 +153,11 @@ impl Level {
         self.presets.is_empty()
     }
 
+    /// The presets, in order of use.
+    pub fn presets(&self) -> impl Iterator<Item = &Preset> {
+        self.presets.iter().map(|preset| &**preset)
+    }
+
     /// Adds the presets that select the pod to `found`, in order of use.
     pub fn select<'s>(&'s self, namespace: &impl Labels, pod: &impl Labels, found: &mut Vec<&'s Preset>) {
         let fits = |position: u32| {

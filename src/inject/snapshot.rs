@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::preset::Preset;
 use super::select::{Labels, Level};
+use crate::api::NoProxySource;
+use crate::no_proxy::portable::List;
 
 /// The label that every namespace has and that holds its name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -14,17 +16,38 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 pub struct Snapshot {
     cluster: Arc<Level>,
     namespaces: HashMap<Arc<str>, Arc<NamespaceEntry>>,
+    derived: Arc<ClusterLists>,
     /// Namespaces that are not known count as existing, with no labels but their name.
     open: bool,
 }
 
 /// A namespace: its labels, if it is known to exist, and its presets.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct NamespaceEntry {
     /// Labels, sorted by key; `None` when only presets of the namespace are known.
     pub labels: Option<NamespaceLabels>,
     /// Its presets.
     pub presets: Level,
+    /// Its Services, by name.
+    pub services: Arc<List>,
+}
+
+/// Entries of `no_proxy` that come from the cluster and are the same in every namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterLists {
+    /// `service.namespace` of every Service.
+    pub all_services: List,
+    /// The networks of Services and pods, and the API server's address in them.
+    pub cluster_network: List,
+    /// The addresses of nodes.
+    pub nodes: List,
+}
+
+/// Entries of `no_proxy` that come from the cluster, as a namespace sees them.
+#[derive(Clone, Copy, Debug)]
+pub struct Derived<'s> {
+    cluster: &'s ClusterLists,
+    services: Option<&'s List>,
 }
 
 /// Labels of a namespace, shared by the cache of the watch and the snapshots.
@@ -40,6 +63,7 @@ pub struct Namespace<'s> {
     pub(super) labels: std::borrow::Cow<'s, NamespaceLabels>,
     cluster: &'s Level,
     presets: Option<&'s Level>,
+    pub(super) derived: Derived<'s>,
 }
 
 // === impl NamespaceLabels ===
@@ -82,7 +106,27 @@ impl Snapshot {
     /// unknown namespace means that the cache lags, and must not pass for "no preset matches".
     #[must_use]
     pub fn new(cluster: Arc<Level>, namespaces: HashMap<Arc<str>, Arc<NamespaceEntry>>, open: bool) -> Self {
-        Self { cluster, namespaces, open }
+        Self { cluster, namespaces, derived: Arc::default(), open }
+    }
+
+    /// The same with what comes from the cluster.
+    #[must_use]
+    pub fn with_derived(mut self, derived: Arc<ClusterLists>) -> Self {
+        self.derived = derived;
+        self
+    }
+
+    /// The same with the Services of namespaces.
+    #[must_use]
+    pub fn with_services<'n>(mut self, services: impl IntoIterator<Item = (&'n str, Arc<List>)>) -> Self {
+        for (namespace, services) in services {
+            let entry = self.namespaces.entry(namespace.into()).or_default();
+            let old = std::mem::take(entry);
+            // Nobody else has it yet, so nothing is copied.
+            let old = Arc::unwrap_or_clone(old);
+            *entry = Arc::new(NamespaceEntry { services, ..old });
+        }
+        self
     }
 
     /// Groups presets and namespaces of any order; see [`Snapshot::new`].
@@ -104,7 +148,10 @@ impl Snapshot {
             namespaces.entry(name).or_default().0 = Some(labels);
         }
         let entry = |(name, (labels, presets))| {
-            (Arc::from(name), Arc::new(NamespaceEntry { labels, presets: Level::new(presets) }))
+            (
+                Arc::from(name),
+                Arc::new(NamespaceEntry { labels, presets: Level::new(presets), services: Arc::default() }),
+            )
         };
         Self::new(Arc::new(Level::new(cluster)), namespaces.into_iter().map(entry).collect(), open)
     }
@@ -118,13 +165,32 @@ impl Snapshot {
             None if self.open => std::borrow::Cow::Owned(NamespaceLabels::default().named(name)),
             None => return None,
         };
-        Some(Namespace { labels, cluster: &self.cluster, presets: entry.map(|entry| &entry.presets) })
+        Some(Namespace {
+            labels,
+            cluster: &self.cluster,
+            presets: entry.map(|entry| &entry.presets),
+            derived: Derived { cluster: &self.derived, services: entry.map(|entry| &*entry.services) },
+        })
     }
 
     /// How many presets there are: cluster-scoped, namespaced.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         (self.cluster.len(), self.namespaces.values().map(|entry| entry.presets.len()).sum())
+    }
+}
+
+// === impl Derived ===
+
+impl<'s> Derived<'s> {
+    /// The lists of these sources.
+    pub fn lists(self, sources: &[NoProxySource]) -> impl Iterator<Item = &'s List> {
+        sources.iter().filter_map(move |source| match source {
+            NoProxySource::Services => self.services,
+            NoProxySource::AllServices => Some(&self.cluster.all_services),
+            NoProxySource::ClusterNetwork => Some(&self.cluster.cluster_network),
+            NoProxySource::Nodes => Some(&self.cluster.nodes),
+        })
     }
 }
 
@@ -136,6 +202,11 @@ impl<'s> Namespace<'s> {
     pub fn with_labels(mut self, labels: NamespaceLabels) -> Self {
         self.labels = std::borrow::Cow::Owned(labels);
         self
+    }
+
+    /// The lists of these sources.
+    pub fn lists(&self, sources: &[NoProxySource]) -> impl Iterator<Item = &'s List> {
+        self.derived.lists(sources)
     }
 
     /// The presets that select a pod, in order of use.

@@ -13,7 +13,7 @@ use super::Error;
 /// How deep values may be nested once the aliases are written out, so that
 /// neither brackets nor a chain of aliases exhaust the stack. It is what
 /// `serde_json` allows in JSON; real manifests stay below 40.
-const MAX_DEPTH: usize = 128;
+pub(super) const MAX_DEPTH: usize = 128;
 
 /// How many values the aliases of a document may add to it. A manifest of this
 /// size is far beyond what a cluster accepts; a few lines of aliases of aliases

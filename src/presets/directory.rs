@@ -1,7 +1,8 @@
 //! Presets from files: YAML or JSON, one or more documents each, alone or in folders.
 //!
-//! `Namespace` objects in them give namespaces their labels. A file is taken as the API server would
-//! take it: an error in one object makes the whole set unusable, and every error is reported.
+//! `Namespace` objects in them give namespaces their labels; `Service`, `ServiceCIDR`, `Node` and kubeadm's ConfigMap
+//! give what `noProxyFrom` asks for. A file is taken as the API server would take it: an error in one object makes
+//! the whole set unusable, and every error is reported.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,25 +14,36 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use self::reader::Reader;
 use super::Presets;
+use super::network::{self, Facts};
+use super::services::Services;
+use super::sources::{self, Account, Accounts};
 use crate::api::validate::{FieldError, validate};
-use crate::api::{ClusterPodPreset, GROUP, PodPreset, PresetKind, VERSION};
+use crate::api::{ClusterPodPreset, NoProxySource, PodPreset, PresetKind};
 use crate::inject::preset::Preset;
-use crate::inject::snapshot::{NamespaceLabels, Snapshot};
-use crate::manifest;
+use crate::inject::snapshot::{ClusterLists, NamespaceLabels, Snapshot};
 use crate::telemetry::PresetMetrics;
+
+mod reader;
 
 /// How often files are looked at. Cheap, and unlike inotify right on every file system; a ConfigMap
 /// volume swaps a symbolic link, which shows in the metadata too.
 pub const RELOAD_EVERY: Duration = Duration::from_secs(1);
 
 /// What the files hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Loaded {
     /// Presets of both kinds.
     pub presets: Vec<Arc<Preset>>,
     /// Labels of the namespaces that are given as objects.
     pub namespaces: BTreeMap<Box<str>, NamespaceLabels>,
+    /// Networks that the command line gives.
+    given: Facts,
+    services: Services,
+    /// What ServiceCIDRs, kubeadm's ConfigMap and the Service `kubernetes` say.
+    networks: Vec<Facts>,
+    nodes: Vec<Facts>,
 }
 
 /// What is wrong with a file or an object in it.
@@ -61,10 +73,45 @@ impl fmt::Display for FileError {
 }
 
 impl Loaded {
-    /// The snapshot of these files. Namespaces that are not given count as existing.
+    /// The same with networks that the command line gives.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot::from_parts(self.presets.iter().cloned(), self.namespaces.clone(), true)
+    pub fn with_given(mut self, given: Facts) -> Self {
+        self.given = given;
+        self
+    }
+
+    /// The snapshot of these files, and what became of `noProxyFrom`. Namespaces that are not given count as existing.
+    #[must_use]
+    pub fn snapshot(&self) -> (Snapshot, Accounts) {
+        let stated = [&self.given].into_iter().chain(&self.networks);
+        let all_services = self.services.all();
+        let cluster_network = network::cluster_network(stated, self.nodes.iter());
+        let nodes = network::nodes(self.nodes.iter());
+        let asked = sources::asked(self.presets.iter().map(|preset| &**preset));
+        let missing = |is_missing: bool, kind: &str| is_missing.then(|| format!("--presets has no {kind}"));
+        let accounts = Accounts::new(&asked, |source| match source {
+            NoProxySource::Services => {
+                Account::services(&self.services).or_missing(missing(self.services.is_empty(), "Service"))
+            }
+            NoProxySource::AllServices => {
+                Account::all_services(&all_services).or_missing(missing(self.services.is_empty(), "Service"))
+            }
+            NoProxySource::ClusterNetwork => Account::limited(&cluster_network).or_missing(missing(
+                cluster_network.taken == 0,
+                "ServiceCIDR, Node or ConfigMap kubeadm-config",
+            )),
+            NoProxySource::Nodes => Account::limited(&nodes).or_missing(missing(nodes.taken == 0, "Node")),
+        });
+        let derived = ClusterLists {
+            all_services: Arc::unwrap_or_clone(all_services.list),
+            cluster_network: cluster_network.list,
+            nodes: nodes.list,
+        };
+        let services = self.services.made().map(|(namespace, made)| (namespace, Arc::clone(&made.list)));
+        let snapshot = Snapshot::from_parts(self.presets.iter().cloned(), self.namespaces.clone(), true)
+            .with_services(services)
+            .with_derived(Arc::new(derived));
+        (snapshot, accounts)
     }
 }
 
@@ -81,14 +128,22 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Vec<FileError>> {
             Err(error) => reader.fail(path, None, String::new(), cannot_read(&error)),
         }
     }
-    if reader.errors.is_empty() { Ok(reader.loaded) } else { Err(reader.errors) }
+    reader.finish()
 }
 
 /// Looks at the files now and then and publishes what is new and good; runs until it is dropped.
-pub async fn watch(paths: Vec<PathBuf>, presets: Arc<Presets>, metrics: PresetMetrics, every: Duration) {
+///
+/// `said` is what is known of `noProxyFrom` of the presets that are published.
+pub async fn watch(
+    paths: Vec<PathBuf>,
+    given: Facts,
+    presets: Arc<Presets>,
+    metrics: PresetMetrics,
+    mut said: Accounts,
+) {
     let mut seen = fingerprint(&paths);
     loop {
-        tokio::time::sleep(every).await;
+        tokio::time::sleep(RELOAD_EVERY).await;
         let now = fingerprint(&paths);
         if now == seen {
             continue;
@@ -96,7 +151,7 @@ pub async fn watch(paths: Vec<PathBuf>, presets: Arc<Presets>, metrics: PresetMe
         match load(&paths) {
             Ok(loaded) => {
                 tracing::info!(presets = loaded.presets.len(), "presets reloaded");
-                publish(&loaded, &presets, &metrics);
+                said = publish(&loaded.with_given(given.clone()), &presets, &metrics, &said);
             }
             Err(errors) => {
                 for error in errors {
@@ -110,9 +165,10 @@ pub async fn watch(paths: Vec<PathBuf>, presets: Arc<Presets>, metrics: PresetMe
     }
 }
 
-/// Publishes what was loaded.
-pub fn publish(loaded: &Loaded, presets: &Presets, metrics: &PresetMetrics) {
-    let snapshot = loaded.snapshot();
+/// Publishes what was loaded. Of `noProxyFrom`, it tells what was not `said` before, and returns all there is to say.
+pub fn publish(loaded: &Loaded, presets: &Presets, metrics: &PresetMetrics, said: &Accounts) -> Accounts {
+    let (snapshot, accounts) = loaded.snapshot();
+    accounts.tell(said, &metrics.sources);
     let (cluster, namespaced) = snapshot.counts();
     metrics.set(PresetKind::Cluster, cluster, 0);
     metrics.set(PresetKind::Namespaced, namespaced, 0);
@@ -120,6 +176,7 @@ pub fn publish(loaded: &Loaded, presets: &Presets, metrics: &PresetMetrics) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     metrics.changed.set(now.as_secs_f64());
     presets.publish(snapshot);
+    accounts
 }
 
 /// The files that a path stands for, sorted.
@@ -157,98 +214,6 @@ fn fingerprint(paths: &[PathBuf]) -> Vec<(PathBuf, Option<Seen>)> {
 
 pub(crate) fn cannot_read(error: &io::Error) -> String {
     format!("cannot be read: {error}")
-}
-
-/// Reads objects and collects errors.
-#[derive(Default)]
-struct Reader {
-    loaded: Loaded,
-    errors: Vec<FileError>,
-    /// Where each object was found, to name both places of a duplicate.
-    places: BTreeMap<String, String>,
-}
-
-impl Reader {
-    fn fail(&mut self, file: &Path, document: Option<usize>, object: String, message: String) {
-        self.errors.push(FileError { file: file.to_owned(), document, object, message });
-    }
-
-    fn file(&mut self, file: &Path) {
-        let text = match fs::read_to_string(file) {
-            Ok(text) => text,
-            Err(error) => return self.fail(file, None, String::new(), cannot_read(&error)),
-        };
-        for document in manifest::documents(&text) {
-            match document.read() {
-                Ok(None) => {}
-                Ok(Some(object)) => self.object(file, document.number, &object),
-                Err(error) => self.fail(file, Some(document.number), String::new(), error.to_string()),
-            }
-        }
-    }
-
-    fn object(&mut self, file: &Path, document: usize, object: &Value) {
-        let kind = object["kind"].as_str().unwrap_or_default();
-        let api_version = object["apiVersion"].as_str().unwrap_or_default();
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let label = format!("{kind}/{name}");
-        let mut fail = |message: String| self.fail(file, Some(document), label.clone(), message);
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        match (group, kind) {
-            ("", "List") => {
-                for item in object["items"].as_array().into_iter().flatten() {
-                    self.object(file, document, item);
-                }
-            }
-            ("", "Namespace") => {
-                let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
-                let labels = labels.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()));
-                self.loaded.namespaces.insert(name.into(), NamespaceLabels::new(labels));
-            }
-            (GROUP, "ClusterPodPreset" | "PodPreset") if version == VERSION => {
-                self.preset(file, document, label, object);
-            }
-            (GROUP, "ClusterPodPreset" | "PodPreset") => {
-                fail(format!("apiVersion: unknown version {version}: write {GROUP}/{VERSION}"));
-            }
-            (GROUP, _) => fail("kind: unknown kind: write ClusterPodPreset or PodPreset".to_owned()),
-            ("settings.k8s.io", "PodPreset") => fail(format!(
-                "apiVersion: the PodPreset of Kubernetes < 1.20: write {GROUP}/{VERSION}; the fields selector, env, envFrom, volumes and volumeMounts stay as they are"
-            )),
-            // Folders of manifests hold other objects too.
-            ("", _) if kind.is_empty() => {
-                fail("no kind: expected a ClusterPodPreset, a PodPreset or a Namespace".to_owned());
-            }
-            _ => {}
-        }
-    }
-
-    fn preset(&mut self, file: &Path, document: usize, label: String, object: &Value) {
-        match preset(object) {
-            Ok(preset) => {
-                let id = format!(
-                    "{}{label}",
-                    preset.namespace.as_deref().map(|name| format!("{name}/")).unwrap_or_default()
-                );
-                let place = format!("{}, document {document}", file.display());
-                if let Some(other) = self.places.insert(id, place) {
-                    self.fail(
-                        file,
-                        Some(document),
-                        label,
-                        format!("stands in {other} too: keep one of them"),
-                    );
-                    return;
-                }
-                self.loaded.presets.push(Arc::new(preset));
-            }
-            Err(errors) => {
-                for error in errors {
-                    self.fail(file, Some(document), label.clone(), error.to_string());
-                }
-            }
-        }
-    }
 }
 
 /// An object without the members that are `null`, which the API server takes for absent.

@@ -65,7 +65,12 @@ fn combinations() -> Vec<Value> {
         "nameOverride": "proxies",
         "image": {"digest": format!("sha256:{}", "0".repeat(64))},
         "imagePullSecrets": [{"name": "registry"}],
-        "proxy": {"http": "http://proxy.corp.example:3128", "noProxy": ["10.96.0.0/12", "mysql"]},
+        "proxy": {
+            "http": "http://proxy.corp.example:3128",
+            "noProxy": ["10.96.0.0/12", "mysql"],
+            "noProxyFrom": ["Services", "ClusterNetwork"],
+        },
+        "noProxyFrom": {"services": true, "clusterNetwork": true, "networks": ["10.244.0.0/16", "fd00::/64"]},
         "presets": {"corporate-ca": {
             "env": [{"name": "SSL_CERT_FILE", "value": "/etc/ssl/corporate/ca.pem"}],
             "volumes": [{"name": "corporate-ca", "configMap": {"name": "corporate-ca"}}],
@@ -112,6 +117,7 @@ fn combinations() -> Vec<Value> {
         "fullnameOverride": "a-name-that-is-longer-than-what-names-may-have-with-endings",
         "proxy": {"https": "http://proxy.corp.example:3129", "noProxyDefaults": [], "excludeContainers": []},
         "imagePullSecrets": [],
+        "noProxyFrom": {"nodes": true},
         "webhook": {"annotations": {"cert-manager.io/inject-ca-from": "other/other"}},
         "networkPolicy": {"enabled": false},
         "rbac": {"aggregate": false},
@@ -501,16 +507,23 @@ fn the_rights_are_those_that_the_mode_needs_and_no_more() {
         };
         let verbs =
             if keeps { json!(["get", "list", "watch", "patch"]) } else { json!(["get", "list", "watch"]) };
-        assert_eq!(
-            rules("ClusterRole"),
-            json!([
-                {"apiGroups": ["reach.dev"], "resources": ["clusterpodpresets", "podpresets"], "verbs": ["get", "list", "watch"]},
-                {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
-                {"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"], "resourceNames": [name], "verbs": verbs},
-            ]),
-            "with {}",
-            rendering.values
-        );
+        let read = json!(["get", "list", "watch"]);
+        let mut expected = vec![
+            json!({"apiGroups": ["reach.dev"], "resources": ["clusterpodpresets", "podpresets"], "verbs": read}),
+            json!({"apiGroups": [""], "resources": ["namespaces"], "verbs": read}),
+        ];
+        let from = |value: &str| *rendering.value(&format!("/noProxyFrom/{value}")) == true;
+        for (group, resource, is_used) in [
+            ("", "services", from("services")),
+            ("", "nodes", from("clusterNetwork") || from("nodes")),
+            ("networking.k8s.io", "servicecidrs", from("clusterNetwork")),
+        ] {
+            if is_used {
+                expected.push(json!({"apiGroups": [group], "resources": [resource], "verbs": read}));
+            }
+        }
+        expected.push(json!({"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"], "resourceNames": [name], "verbs": verbs}));
+        assert_eq!(rules("ClusterRole"), json!(expected), "with {}", rendering.values);
         let expected = match (argument(arguments, "--ca-secret"), argument(arguments, "--tls-secret")) {
             (Some(secret), None) => {
                 let lease = argument(arguments, "--lease");
@@ -569,6 +582,56 @@ fn the_rights_are_those_that_the_mode_needs_and_no_more() {
                 rendering.values
             );
         }
+    }
+}
+
+#[test]
+fn what_the_cluster_adds_to_no_proxy_is_watched_when_the_values_say_so() {
+    for rendering in RENDERINGS.iter() {
+        let deployment = rendering.only("Deployment");
+        let name = &deployment["metadata"]["name"];
+        let pod = &deployment["spec"]["template"]["spec"];
+        let arguments = &pod["containers"][0]["args"];
+        let from = |value: &str| *rendering.value(&format!("/noProxyFrom/{value}")) == true;
+        let flags = [("clusterNetwork", "cluster-network"), ("nodes", "nodes"), ("services", "services")];
+        let flags: Vec<&str> =
+            flags.into_iter().filter_map(|(value, flag)| from(value).then_some(flag)).collect();
+        let expected = (!flags.is_empty()).then(|| flags.join(","));
+        assert_eq!(argument(arguments, "--no-proxy-from"), expected.as_deref(), "with {}", rendering.values);
+        let networks = strings(rendering.value("/noProxyFrom/networks"));
+        let expected = (!networks.is_empty()).then(|| networks.join(","));
+        assert_eq!(
+            argument(arguments, "--cluster-network"),
+            expected.as_deref(),
+            "with {}",
+            rendering.values
+        );
+
+        // Outside of its own namespace it reads two objects, and only for ClusterNetwork.
+        let name = format!("{}-no-proxy", name.as_str().expect("a name"));
+        let roles = rendering.of_kind("Role").into_iter().filter(|role| role["metadata"]["name"] == *name);
+        let mut read = Vec::new();
+        for role in roles {
+            assert_eq!(role["rules"].as_array().map(Vec::len), Some(1));
+            let rule = &role["rules"][0];
+            assert_eq!(rule["verbs"], json!(["get", "list", "watch"]));
+            let resource = [&rule["resources"], &rule["resourceNames"]].map(|list| strings(list).join(","));
+            let namespace = &role["metadata"]["namespace"];
+            read.push(format!("{} {}", namespace.as_str().expect("a namespace"), resource.join("/")));
+
+            let bindings = rendering.of_kind("RoleBinding");
+            let is_its = |binding: &&&Value| {
+                binding["roleRef"]["name"] == *name && binding["metadata"]["namespace"] == *namespace
+            };
+            let account = &pod["serviceAccountName"];
+            assert_eq!(
+                bindings.iter().find(is_its).expect("a binding")["subjects"],
+                json!([{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}])
+            );
+        }
+        read.sort();
+        let two = ["default services/kubernetes", "kube-system configmaps/kubeadm-config"];
+        assert_eq!(read, if from("clusterNetwork") { &two[..] } else { &[] }, "with {}", rendering.values);
     }
 }
 
@@ -748,5 +811,10 @@ fn the_notes_say_what_is_in_force_and_how_to_switch_it_off() {
         assert!(fail.contains(expected), "{expected}: {fail}");
     }
     let network = notes(&json!({"proxy": {"http": "http://p:1", "noProxy": ["10.96.0.0/12"]}}));
+    assert!(!network.contains("WARNING"), "{network}");
+    let network = notes(&json!({
+        "proxy": {"http": "http://p:1", "noProxyFrom": ["ClusterNetwork"]},
+        "noProxyFrom": {"clusterNetwork": true},
+    }));
     assert!(!network.contains("WARNING"), "{network}");
 }

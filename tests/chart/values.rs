@@ -121,11 +121,14 @@ fn the_specs_of_presets_have_the_fields_of_the_crd() {
     };
     assert_eq!(names(preset), names(spec));
     assert_eq!(names(&preset["properties"]["env"]["items"]), names(&spec["properties"]["env"]["items"]));
-    for field in ["mergeStrategy", "letterCase"] {
+    for field in ["mergeStrategy", "letterCase", "noProxyForm", "noProxyFrom", "derive"] {
         let of = |object: &Value| {
             let fields = &object["properties"];
-            fields.get(field).unwrap_or(&fields["env"]["items"]["properties"][field])["enum"].clone()
+            let field = fields.get(field).unwrap_or(&fields["env"]["items"]["properties"][field]);
+            let item = field.get("items").map_or(field, |items| resolved(&schema, items));
+            item["enum"].clone()
         };
+        assert!(of(spec).is_array(), "{field}");
         assert_eq!(of(preset), of(spec), "{field}");
     }
 }
@@ -153,6 +156,9 @@ fn wrong_values_are_refused_by_name() {
             json!({"presets": {"a": {"env": [{"name": "A", "mergeStrategy": "merge"}]}}}),
             "/presets/a/env/0/mergeStrategy",
         ),
+        (json!({"proxy": {"http": "http://p:1", "noProxyFrom": ["services"]}}), "/proxy/noProxyFrom/0"),
+        (json!({"noProxyFrom": {"Services": true}}), "/noProxyFrom"),
+        (json!({"noProxyFrom": {"networks": ["cluster.local"]}}), "/noProxyFrom/networks/0"),
         (json!({"namespaces": {"mode": "optout"}}), "/namespaces/mode"),
         (json!({"namespaces": {"exclude": ["Kube_System"]}}), "/namespaces/exclude/0"),
         (json!({"failurePolicy": "fail"}), "/failurePolicy"),
@@ -214,6 +220,21 @@ fn what_a_schema_cannot_say_the_templates_say() {
                 "presets.a and proxy make the same",
             ),
             (json!({"webhook": {"port": 9080}}), &[], "webhook.port and admin.port are the same"),
+            (
+                json!({"proxy": {"http": "http://p:1", "noProxyFrom": ["Services"]}}),
+                &[],
+                "noProxyFrom.services is needed: preset corporate-proxy has noProxyFrom Services",
+            ),
+            (
+                json!({"presets": {"a": {"noProxyFrom": ["Nodes"]}}, "noProxyFrom": {"services": true}}),
+                &[],
+                "noProxyFrom.nodes is needed: preset a",
+            ),
+            (
+                json!({"presets": {"a": {"noProxyFrom": ["ClusterNetwork"]}}, "noProxyFrom": {"nodes": true}}),
+                &[],
+                "noProxyFrom.clusterNetwork (or noProxyFrom.networks) is needed: preset a",
+            ),
         ] {
             let error = template(version, &values, skip).expect_err(&values.to_string());
             assert!(error.contains(expected), "{version:?}: {values}: {error}");

@@ -22,27 +22,45 @@ pub struct Cluster {
 /// Namespaces with this label are not sent to the shared reach: their tests register their own.
 pub const OWN_WEBHOOK: &str = "e2e.example/own-webhook";
 
-/// What `reach serve` needs to be allowed.
-fn rights() -> Value {
-    json!([
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "reach", "namespace": "kube-system"}},
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "metadata": {"name": "reach"},
-            "rules": [
-                {"apiGroups": ["reach.dev"], "resources": ["clusterpodpresets", "podpresets"], "verbs": ["list", "watch"]},
-                {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
-            ],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
+/// A service account that may list and watch these.
+fn account(name: &str, resources: &[(&str, &[&str])]) -> Vec<Value> {
+    let group = "rbac.authorization.k8s.io";
+    let rule = |(group, resources): &(&str, &[&str])| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+    let rules: Vec<Value> = resources.iter().map(rule).collect();
+    vec![
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": "kube-system"}}),
+        json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}),
+        json!({
+            "apiVersion": format!("{group}/v1"),
             "kind": "ClusterRoleBinding",
-            "metadata": {"name": "reach"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reach"},
-            "subjects": [{"kind": "ServiceAccount", "name": "reach", "namespace": "kube-system"}],
-        },
-    ])
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "kube-system"}],
+        }),
+    ]
+}
+
+/// What `reach serve` needs to be allowed: for presets only, and for what they refer to (but for kubeadm's ConfigMap).
+fn rights() -> Value {
+    let presets: [(&str, &[&str]); 2] =
+        [("reach.dev", &["clusterpodpresets", "podpresets"]), ("", &["namespaces"])];
+    let sources: [(&str, &[&str]); 2] =
+        [("", &["services", "nodes"]), ("networking.k8s.io", &["servicecidrs"])];
+    let all = [&presets[..], &sources].concat();
+    [account("presets-only", &presets), account("reach", &all)].concat().into()
+}
+
+/// A kubeconfig of a service account.
+pub fn token_config(control_plane: &ControlPlane, account: &str) -> tempfile::NamedTempFile {
+    let token = ["create", "token", account, "-n", "kube-system", "--duration", "12h"];
+    let token = ok(&control_plane.kubectl(&token));
+    let kubeconfig = tempfile::NamedTempFile::new().expect("a temporary file");
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(control_plane.kubeconfig()).expect("a kubeconfig"))
+            .expect("JSON");
+    config["users"][0]["user"] = json!({"token": token.trim()});
+    std::fs::write(kubeconfig.path(), config.to_string()).expect("a temporary file");
+    kubeconfig
 }
 
 /// A registration as documented: pods as they are created, and their new ephemeral containers.
@@ -74,23 +92,12 @@ impl Cluster {
     pub fn start() -> Self {
         let control_plane = ControlPlane::start(Options::default().with_controller_manager());
         apply(&control_plane, &rights());
-        let token = ok(&control_plane.kubectl(&[
-            "create",
-            "token",
-            "reach",
-            "-n",
-            "kube-system",
-            "--duration",
-            "12h",
-        ]));
-        let kubeconfig = tempfile::NamedTempFile::new().expect("a temporary file");
-        let mut config: Value =
-            serde_json::from_slice(&std::fs::read(control_plane.kubeconfig()).expect("a kubeconfig"))
-                .expect("JSON");
-        config["users"][0]["user"] = json!({"token": token.trim()});
-        std::fs::write(kubeconfig.path(), config.to_string()).expect("a temporary file");
-
-        let reach = Reach::start(["--kubeconfig".as_ref(), kubeconfig.path().as_os_str()]);
+        let kubeconfig = token_config(&control_plane, "reach");
+        let reach = Reach::start([
+            "--kubeconfig".as_ref(),
+            kubeconfig.path().as_os_str(),
+            "--no-proxy-from=services,cluster-network,nodes".as_ref(),
+        ]);
         eventually("reach says what it misses", || {
             let log = reach.stderr();
             if log.contains("are the CRDs installed?") { Ok(()) } else { Err(log) }

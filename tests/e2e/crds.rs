@@ -149,6 +149,23 @@ fn more_refusals() -> Vec<(Value, Option<&'static str>, Value)> {
             json!({"env": [{"name": "A"}], "envFrom": []}),
         ),
         (json!({"env": []}), Some("the preset is empty"), json!({"env": [{"name": "A"}], "volumes": []})),
+        (
+            json!({"noProxyFrom": [], "derive": []}),
+            Some("the preset is empty"),
+            json!({"noProxyFrom": ["Nodes"]}),
+        ),
+        (json!({"derive": ["Ruby"]}), None, json!({"derive": ["Java", "Node"]})),
+        (json!({"noProxyFrom": ["Pods"]}), None, json!({"noProxyFrom": ["Services"]})),
+        (
+            json!({"noProxyForm": "portable", "env": [{"name": "A"}]}),
+            None,
+            json!({"noProxyForm": "Portable", "env": [{"name": "A"}]}),
+        ),
+        (
+            json!({"noProxyFrom": ["Services"], "env": [{"name": "No_Proxy", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}]}),
+            Some("noProxyFrom cannot add to a no_proxy with valueFrom"),
+            json!({"noProxyFrom": ["Services"], "env": [{"name": "No_Proxy", "value": "a"}, {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}]}),
+        ),
     ]
 }
 
@@ -199,7 +216,10 @@ fn refusals() -> BTreeMap<&'static str, (&'static str, Value)> {
         ),
         (
             "empty",
-            ("give at least one of env, envFrom, volumes or volumeMounts", json!({"env": [{"name": "TZ"}]})),
+            (
+                "give at least one of env, envFrom, volumes, volumeMounts, noProxyFrom or derive",
+                json!({"env": [{"name": "TZ"}]}),
+            ),
         ),
         (
             "env-from-without-source",

@@ -17,8 +17,12 @@ use crate::support::eventually;
 use crate::support::serve::command;
 
 /// What the preset of [`proxy`] makes of a container without variables.
-const PROXY: [&str; 4] =
-    ["http_proxy=http://p:3128", "HTTP_PROXY=http://p:3128", "no_proxy=.svc", "NO_PROXY=.svc"];
+const PROXY: [&str; 4] = [
+    "http_proxy=http://p:3128",
+    "HTTP_PROXY=http://p:3128",
+    "no_proxy=.svc,svc,localhost,127.0.0.1",
+    "NO_PROXY=.svc,svc,localhost,127.0.0.1",
+];
 
 /// Number of pods, and of kubectls that make them at once.
 const BURST: (usize, usize) = (500, 16);
@@ -52,10 +56,10 @@ pub fn are_injected_however_they_are_made(cluster: &Cluster) {
     assert_eq!(
         env(&direct, "web"),
         [
-            "no_proxy=.svc,redis",
+            "no_proxy=.redis,redis,.svc,svc,localhost,127.0.0.1",
             "http_proxy=http://p:3128",
             "HTTP_PROXY=http://p:3128",
-            "NO_PROXY=.svc,redis"
+            "NO_PROXY=.redis,redis,.svc,svc,localhost,127.0.0.1"
         ]
     );
     assert_eq!(annotation(&direct, "presets"), Some("ClusterPodPreset/made-proxy@1"));
@@ -148,8 +152,12 @@ pub fn get_ephemeral_containers_injected_and_nothing_else_changed(cluster: &Clus
 
     cluster.cluster_preset(namespace, "ephemeral-proxy", &proxy());
     let (stored, _) = debug("second");
-    let merged =
-        ["no_proxy=.svc,own", "http_proxy=http://p:3128", "HTTP_PROXY=http://p:3128", "NO_PROXY=.svc,own"];
+    let merged = [
+        "no_proxy=.own,own,.svc,svc,localhost,127.0.0.1",
+        "http_proxy=http://p:3128",
+        "HTTP_PROXY=http://p:3128",
+        "NO_PROXY=.own,own,.svc,svc,localhost,127.0.0.1",
+    ];
     assert_eq!(env(&stored, "second"), merged);
     assert_eq!(env(&stored, "first"), ["no_proxy=own"], "what is there already cannot change");
     assert_eq!(env(&stored, "web"), [""; 0], "what runs cannot change");
@@ -397,10 +405,10 @@ pub fn changed_by_another_webhook_are_injected_again_exactly_once(cluster: &Clus
     assert_eq!(
         env(&stored, "web"),
         [
-            "no_proxy=.svc,redis",
+            "no_proxy=.redis,redis,.svc,svc,localhost,127.0.0.1",
             "http_proxy=http://p:3128",
             "HTTP_PROXY=http://p:3128",
-            "NO_PROXY=.svc,redis"
+            "NO_PROXY=.redis,redis,.svc,svc,localhost,127.0.0.1"
         ],
         "twice is once"
     );
@@ -495,7 +503,11 @@ pub fn are_what_inject_and_explain_say(cluster: &Cluster) {
     for name in ["web", "init"] {
         assert_eq!(env(&injected, name), env(&stored, name));
     }
-    assert!(env(&stored, "web").contains(&"no_proxy=.svc,mysql,redis".to_owned()), "{stored}");
+    assert!(
+        env(&stored, "web")
+            .contains(&"no_proxy=.mysql,mysql,.redis,redis,.svc,svc,localhost,127.0.0.1".to_owned()),
+        "{stored}"
+    );
     for key in ["presets", "hash"] {
         assert_eq!(annotation(&injected, key), annotation(&stored, key), "{key}");
     }

@@ -18,6 +18,8 @@ struct Row {
     expected: &'static [&'static str],
     /// What `reach.dev/skipped` says; empty when it says nothing.
     skipped: &'static str,
+    /// `letterCase` and `noProxyForm`.
+    forms: (&'static str, &'static str),
 }
 
 fn row(
@@ -27,13 +29,31 @@ fn row(
     own: Value,
     expected: &'static [&'static str],
 ) -> Row {
-    Row { what, cluster: cluster.to_vec(), namespace: namespace.to_vec(), own, expected, skipped: "" }
+    Row {
+        what,
+        cluster: cluster.to_vec(),
+        namespace: namespace.to_vec(),
+        own,
+        expected,
+        skipped: "",
+        forms: ("Both", "AsWritten"),
+    }
 }
 
 impl Row {
     /// Expects a conflict.
     fn skips(self, skipped: &'static str) -> Self {
         Self { skipped, ..self }
+    }
+
+    /// With proxy variables only as written, but for their lists.
+    fn written_as_it_is(self) -> Self {
+        Self { forms: ("AsWritten", "AsWritten"), ..self }
+    }
+
+    /// With `no_proxy` in the portable form, as without `noProxyForm`.
+    fn portable(self) -> Self {
+        Self { forms: ("Both", "Portable"), ..self }
     }
 }
 
@@ -98,23 +118,36 @@ pub fn are_made_as_documented(cluster: &Cluster) {
     let namespace = "values";
     cluster.namespace(namespace, &json!({}));
     let mut rows = rows();
-    let as_written = rows.len();
     rows.extend([
-        row("5: as written", &[json!([of("HTTP_PROXY", "c")])], &[], json!([]), &["HTTP_PROXY=c"]),
+        row("5: as written", &[json!([of("HTTP_PROXY", "c")])], &[], json!([]), &["HTTP_PROXY=c"])
+            .written_as_it_is(),
         row(
             "5: each spelling that a contributor wants",
             &[json!([of("no_proxy", "c")])],
             &[json!([of("No_Proxy", "n")])],
             json!([]),
             &["no_proxy=c,n", "No_Proxy=c,n"],
-        ),
+        )
+        .written_as_it_is(),
         row(
             "5: one that the container lacks is added",
             &[json!([of("NO_PROXY", "c")])],
             &[],
             json!([of("no_proxy", "p")]),
             &["no_proxy=c,p", "NO_PROXY=c,p"],
-        ),
+        )
+        .written_as_it_is(),
+        row(
+            "6: the portable form",
+            &[json!([of("no_proxy", "*.Svc,10.96.0.1/12,fd00::/64")])],
+            &[json!([of("no_proxy", "mysql")])],
+            json!([of("no_proxy", "web:80 10.0.0.9")]),
+            &[
+                "no_proxy=.mysql,mysql,.svc,svc,localhost,10.0.0.9,10.96.0.1,127.0.0.1,10.96.0.0/12,web:80",
+                "NO_PROXY=.mysql,mysql,.svc,svc,localhost,10.0.0.9,10.96.0.1,127.0.0.1,10.96.0.0/12,web:80",
+            ],
+        )
+        .portable(),
     ]);
 
     // Each row has presets of its own, which select its pod.
@@ -128,7 +161,8 @@ pub fn are_made_as_documented(cluster: &Cluster) {
                 let spec = json!({
                     "selector": {"matchLabels": {"row": index.to_string()}},
                     "priority": 100 - place,
-                    "letterCase": if index < as_written { "Both" } else { "AsWritten" },
+                    "letterCase": row.forms.0,
+                    "noProxyForm": row.forms.1,
                     "env": env,
                 });
                 presets.push(make(namespace, &format!("row-{index}-{place}"), &spec));

@@ -42,7 +42,7 @@ const NAMES: [&str; 14] = [
     "ftp_proxy",
     "A_B",
 ];
-const VALUES: [&str; 16] = [
+const VALUES: [&str; 28] = [
     "a",
     "",
     "b",
@@ -59,6 +59,18 @@ const VALUES: [&str; 16] = [
     ",",
     "c",
     "-Dy=2  -Dx=1",
+    "*",
+    "*,a",
+    "*.Corp.example,.corp.example,x.corp.example.",
+    "10.10.192.1/18,10.0.0.0/8,10.1.2.3/32,10.0.0.9,10.0.0.10",
+    "fd00::/64,[fd00::1],fd00:0::1,::1,[fd00::1]:80,fd00::1-fd00::9",
+    "web:8080,.web:80,*:80,10.0.0.0/8:80,10.0.0.1-10.0.0.9,10.0.0.9-10.0.0.1:1",
+    "localhost,.localhost.,LOCALHOST,127.0.0.1",
+    "10.96.,10.96.*,10.0.0.300,10.0.0.0/33,010.0.0.1/8,1.2.3:80",
+    "http://web,web/path,me@web,a;b,a%b,..x,.,a:b:c,web:http",
+    "*corp,foo.*.bar:80,*.*.x,$(Extra),$(A):80",
+    "10.96.0.0/12 mysql\nredis\tk8s",
+    "b,a.,A",
 ];
 const VOLUMES: [&str; 3] = ["ca", "data", "cfg"];
 const PATHS: [&str; 5] = ["/etc/ssl", "/data", "/etc/ssl/", "/", "/data/sub"];
@@ -163,6 +175,9 @@ impl<'t> Tape<'t> {
         }
         if self.once_in(3) {
             spec["letterCase"] = json!(self.pick(&["Both", "AsWritten"]));
+        }
+        if self.once_in(4) {
+            spec["noProxyForm"] = json!(self.pick(&["Portable", "AsWritten"]));
         }
         if self.once_in(4) {
             spec["excludeContainers"] =

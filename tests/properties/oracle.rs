@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use crate::portable;
+
 const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"];
 const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
@@ -444,7 +446,7 @@ impl Item<'_> {
     fn same_value(&self, other: &Item<'_>) -> bool {
         let content = |item: &Item<'_>| {
             if family(name(item.variable)) == "no_proxy" && !item.is_from() {
-                return json!(united("no_proxy", &[*item], false, &[]).to_ascii_lowercase());
+                return json!(portable::portable(&[item.value()], &[item.value()]));
             }
             json!([item.value(), item.variable["valueFrom"]])
         };
@@ -621,6 +623,15 @@ fn add_variables(
 
 /// Rules 6 and 7: the value of some items and of a container's own spellings.
 fn united(family: &str, items: &[Item<'_>], to_the_letter: bool, own: &[&str]) -> String {
+    // The nearest level that says it, there the first preset.
+    let form = |namespaced: bool| {
+        let mut of_level = items.iter().filter(|item| is_namespaced(item.preset) == namespaced);
+        of_level.find_map(|item| item.preset["spec"]["noProxyForm"].as_str())
+    };
+    if family == "no_proxy" && form(true).or(form(false)) != Some("AsWritten") {
+        let lists: Vec<&str> = items.iter().map(Item::value).collect();
+        return portable::portable(&lists, own);
+    }
     if family == "no_proxy" {
         let mut entries: Vec<&str> = Vec::new();
         for list in items.iter().map(Item::value).chain(own.iter().copied()) {

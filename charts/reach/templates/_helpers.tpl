@@ -77,6 +77,7 @@ app.kubernetes.io/component: webhook
 {{- with .https | default .http }}{{ $env = append $env (dict "name" "https_proxy" "value" . "mergeStrategy" "Replace") }}{{ end -}}
 {{- with concat .noProxyDefaults .noProxy | uniq }}{{ $env = append $env (dict "name" "no_proxy" "value" (join "," .) "mergeStrategy" "Merge") }}{{ end -}}
 {{- $spec := dict "env" $env -}}
+{{- with .noProxyFrom }}{{ $spec = set $spec "noProxyFrom" . }}{{ end -}}
 {{- with .excludeContainers }}{{ $spec = set $spec "excludeContainers" . }}{{ end -}}
 {{- $presets = set $presets .presetName $spec -}}
 {{- end -}}
@@ -173,6 +174,20 @@ volumeMounts:
 {{- end -}}
 {{- if and (or .Values.proxy.http .Values.proxy.https) (hasKey .Values.presets .Values.proxy.presetName) -}}
 {{- fail (printf "presets.%s and proxy make the same ClusterPodPreset: choose another proxy.presetName" .Values.proxy.presetName) -}}
+{{- end -}}
+{{- $from := .Values.noProxyFrom -}}
+{{- range $name, $spec := include "reach.presets" . | fromJson -}}
+{{- range $spec.noProxyFrom -}}
+{{- if and (has . (list "Services" "AllServices")) (not $from.services) -}}
+{{- fail (printf "noProxyFrom.services is needed: preset %s has noProxyFrom %s" $name .) -}}
+{{- end -}}
+{{- if and (eq . "ClusterNetwork") (not $from.clusterNetwork) (not $from.networks) -}}
+{{- fail (printf "noProxyFrom.clusterNetwork (or noProxyFrom.networks) is needed: preset %s has noProxyFrom %s" $name .) -}}
+{{- end -}}
+{{- if and (eq . "Nodes") (not $from.nodes) -}}
+{{- fail (printf "noProxyFrom.nodes is needed: preset %s has noProxyFrom %s" $name .) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if eq (int .Values.webhook.port) (int .Values.admin.port) -}}
 {{- fail "webhook.port and admin.port are the same: choose two" -}}

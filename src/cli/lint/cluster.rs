@@ -1,0 +1,106 @@
+//! The presets, workloads and pods of a cluster.
+
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use serde_json::Value;
+
+use super::super::Failure;
+use super::super::input::{ClusterOptions, File};
+use super::source::{Kind, Source};
+
+/// Kinds that are looked at: group, version, kind, plural, and whether it has a namespace. What another object owns
+/// only repeats that.
+const KINDS: [(&str, &str, &str, &str, bool); 10] = [
+    ("reach.dev", "v1alpha1", "ClusterPodPreset", "clusterpodpresets", false),
+    ("reach.dev", "v1alpha1", "PodPreset", "podpresets", true),
+    ("apps", "v1", "Deployment", "deployments", true),
+    ("apps", "v1", "StatefulSet", "statefulsets", true),
+    ("apps", "v1", "DaemonSet", "daemonsets", true),
+    ("apps", "v1", "ReplicaSet", "replicasets", true),
+    ("batch", "v1", "CronJob", "cronjobs", true),
+    ("batch", "v1", "Job", "jobs", true),
+    ("", "v1", "ReplicationController", "replicationcontrollers", true),
+    ("", "v1", "Pod", "pods", true),
+];
+
+/// Objects asked for at once.
+const PAGE: u32 = 500;
+
+/// Reads all of them.
+pub fn read(options: &ClusterOptions, namespace: Option<&str>) -> Result<Vec<Source>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let objects = runtime.block_on(async {
+        let client = kube::Client::try_from(options.config().await?)?;
+        let mut objects = Vec::new();
+        for (group, version, kind, plural, is_namespaced) in KINDS {
+            let resource =
+                ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+            let api: Api<DynamicObject> = match namespace {
+                Some(namespace) if is_namespaced => {
+                    Api::namespaced_with(client.clone(), namespace, &resource)
+                }
+                _ => Api::all_with(client.clone(), &resource),
+            };
+            match list(&api, &resource).await {
+                Ok(found) => objects.extend(found),
+                // Somebody with rights in one namespace still learns what is wrong there.
+                Err(kube::Error::Api(status)) if status.code == 403 || status.code == 404 => {
+                    super::super::complain(&format!(
+                        "warning: {plural} are not looked at: {}",
+                        crate::api_server::explain(&kube::Error::Api(status))
+                    ));
+                }
+                Err(error) => {
+                    return Err(
+                        anyhow::Error::new(error).context(format!("cannot read {plural} from the cluster"))
+                    );
+                }
+            }
+        }
+        // Its address is the API server's, so that E6 and W7 know it.
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Service"), "services");
+        let services: Api<DynamicObject> = Api::namespaced_with(client, "default", &resource);
+        if let Ok(Some(service)) = services.get_opt("kubernetes").await {
+            objects.push(value(service, &resource)?);
+        }
+        Ok(objects)
+    })?;
+    let file = File { name: "cluster".to_owned(), path: None, text: String::new() };
+    Ok(vec![Source { file, kind: Kind::Objects(objects) }])
+}
+
+async fn list(api: &Api<DynamicObject>, resource: &ApiResource) -> Result<Vec<Value>, kube::Error> {
+    let mut objects = Vec::new();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = api.list(&page).await?;
+        for object in list.items {
+            let is_owned = object
+                .metadata
+                .owner_references
+                .as_ref()
+                .is_some_and(|owners| owners.iter().any(|owner| owner.controller == Some(true)));
+            // The kubelet's own pods (static ones) are owned by their node and by nothing else that is looked at.
+            let is_static = object
+                .metadata
+                .annotations
+                .as_ref()
+                .is_some_and(|annotations| annotations.contains_key("kubernetes.io/config.mirror"));
+            if !is_owned || is_static {
+                objects.push(value(object, resource).map_err(kube::Error::SerdeError)?);
+            }
+        }
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(objects),
+        }
+    }
+}
+
+/// An object with its kind, which lists leave out.
+fn value(object: DynamicObject, resource: &ApiResource) -> serde_json::Result<Value> {
+    let mut value = serde_json::to_value(object)?;
+    value["apiVersion"] = resource.api_version.as_str().into();
+    value["kind"] = resource.kind.as_str().into();
+    Ok(value)
+}

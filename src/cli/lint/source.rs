@@ -1,0 +1,226 @@
+//! What `reach lint` looks at, and what the rules say about it.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::super::inject::read_pod;
+use super::super::input::File;
+use super::super::route::env_file::{self, Assignment};
+use super::report::{Located, Report};
+use crate::api::{GROUP, VERSION};
+use crate::inject::workload::workloads;
+use crate::lint::{self, Facts, Finding, Role, Scope, Subject, Variable, objects};
+use crate::manifest::{self, Document, Place};
+use crate::presets::directory;
+
+/// A file, or the objects of a cluster.
+#[derive(Debug)]
+pub struct Source {
+    /// The file; of a cluster, its name only.
+    pub file: File,
+    pub kind: Kind,
+}
+
+#[derive(Debug)]
+pub enum Kind {
+    /// YAML or JSON.
+    Manifests,
+    /// Lines of `KEY=VALUE`.
+    Variables,
+    /// Objects that have no text.
+    Objects(Vec<Value>),
+}
+
+impl Source {
+    pub fn manifests(file: File) -> Self {
+        Self { file, kind: Kind::Manifests }
+    }
+
+    pub fn variables(file: File) -> Self {
+        Self { file, kind: Kind::Variables }
+    }
+
+    /// The same with another text.
+    pub fn with_text(&self, text: String) -> Self {
+        let kind = match &self.kind {
+            Kind::Manifests => Kind::Manifests,
+            Kind::Variables => Kind::Variables,
+            Kind::Objects(objects) => Kind::Objects(objects.clone()),
+        };
+        Self { file: File { name: self.file.name.clone(), path: self.file.path.clone(), text }, kind }
+    }
+}
+
+/// A document that could be read.
+struct Read<'s> {
+    source: &'s Source,
+    document: Option<Document<'s>>,
+    object: Value,
+}
+
+/// Looks at everything.
+pub fn lint(sources: &[Source]) -> Report {
+    let mut report = Report::default();
+    let mut read = Vec::new();
+    for source in sources {
+        match &source.kind {
+            Kind::Manifests => {
+                for document in manifest::documents(&source.file.text) {
+                    match document.read() {
+                        Ok(Some(object)) => read.push(Read { source, document: Some(document), object }),
+                        Ok(None) => {}
+                        Err(error) => report
+                            .errors
+                            .push(format!("{}, document {}: {error}", source.file.name, document.number)),
+                    }
+                }
+            }
+            Kind::Objects(objects) => {
+                let objects = objects.iter().cloned();
+                read.extend(objects.map(|object| Read { source, document: None, object }));
+            }
+            Kind::Variables => {}
+        }
+    }
+    // What one file shows of a cluster is a fact for the others.
+    let mut facts = Facts::default();
+    for read in &read {
+        facts.learn(&read.object);
+    }
+    for read in &read {
+        object(&mut report, read, &facts);
+    }
+    for source in sources.iter().filter(|source| matches!(source.kind, Kind::Variables)) {
+        variables(&mut report, source, &facts);
+    }
+    report
+}
+
+fn object(report: &mut Report, read: &Read<'_>, facts: &Facts) {
+    let name = &read.source.file.name;
+    let at = match &read.document {
+        Some(document) => format!("{name}, document {}", document.number),
+        None => name.clone(),
+    };
+    let errors = errors(&read.object);
+    if !errors.is_empty() {
+        report.errors.extend(errors.into_iter().map(|error| format!("{at}, {error}")));
+        return;
+    }
+    for subject in objects::subjects(&read.object) {
+        report.subjects += 1;
+        for finding in lint::check(&subject, facts) {
+            let variable = &subject.variables[finding.variable];
+            let place = read
+                .document
+                .as_ref()
+                .and_then(|document| document.locate(&variable.pointer, finding.range.as_ref()));
+            let number = read.document.as_ref().map(|document| document.number);
+            report.add(located(name, number, &subject, variable, place, finding));
+        }
+    }
+}
+
+fn located(
+    file: &str,
+    document: Option<usize>,
+    subject: &Subject,
+    variable: &Variable,
+    place: Option<Place>,
+    finding: Finding,
+) -> Located {
+    Located {
+        file: file.to_owned(),
+        document,
+        object: subject.name.clone(),
+        variable: variable.name.clone(),
+        place,
+        finding,
+    }
+}
+
+/// What keeps an object from being read, with its name and field.
+fn errors(object: &Value) -> Vec<String> {
+    let mut errors = Vec::new();
+    for (_, object) in objects::items(object) {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let label = format!("{kind}/{}", object["metadata"]["name"].as_str().unwrap_or_default());
+        if objects::is_preset(object) {
+            let api_version = object["apiVersion"].as_str().unwrap_or_default();
+            if api_version != format!("{GROUP}/{VERSION}") {
+                errors.push(format!("{label}: apiVersion: unknown version: write {GROUP}/{VERSION}"));
+            } else if !matches!(kind, "ClusterPodPreset" | "PodPreset") {
+                errors.push(format!("{label}: kind: unknown kind: write ClusterPodPreset or PodPreset"));
+            } else if let Err(found) = directory::preset(object) {
+                errors.extend(found.iter().map(|error| format!("{label}: {error}")));
+            }
+        }
+    }
+    for workload in workloads(object) {
+        if let Err(message) = read_pod(&workload.pod.to_string(), &workload.pointer) {
+            errors.push(format!("{}: {message}", workload.reference));
+        }
+    }
+    errors
+}
+
+fn variables(report: &mut Report, source: &Source, facts: &Facts) {
+    let name = &source.file.name;
+    let text = &source.file.text;
+    let (assignments, errors) = env_file::assignments(text);
+    report.errors.extend(errors.into_iter().map(|error| format!("{name}, {error}")));
+    report.subjects += 1;
+    let subject = subject(&assignments);
+    for finding in lint::check(&subject, facts) {
+        let assignment = &assignments[finding.variable];
+        let place = place(text, assignment, &finding);
+        report.add(located(name, None, &subject, &subject.variables[finding.variable], Some(place), finding));
+    }
+}
+
+/// The variables of a file.
+pub fn subject(assignments: &[Assignment]) -> Subject {
+    let variables = assignments.iter().enumerate().map(|(index, assignment)| Variable {
+        name: assignment.name.clone(),
+        value: Some(assignment.value.clone()),
+        pointer: index.to_string(),
+    });
+    Subject {
+        name: String::new(),
+        scope: Scope::File,
+        is_rewritten: false,
+        has_both_spellings: false,
+        is_open: false,
+        variables: variables.collect(),
+        role: Role::Any,
+    }
+}
+
+fn place(text: &str, assignment: &Assignment, finding: &Finding) -> Place {
+    let raw = &text[assignment.range.clone()];
+    let quote = usize::from(raw.starts_with(['"', '\'']));
+    // Without escapes, the text is the value.
+    let is_verbatim = raw.get(quote..raw.len() - quote) == Some(&assignment.value);
+    let range = finding.range.as_ref().filter(|_| is_verbatim).map_or(assignment.range.clone(), |part| {
+        let start = assignment.range.start + quote;
+        start + part.start..start + part.end
+    });
+    let line_start = text[..range.start].rfind('\n').map_or(0, |at| at + 1);
+    let column = |at: usize| text[line_start..at].chars().count() + 1;
+    Place {
+        line: assignment.line,
+        column: column(range.start),
+        end_line: assignment.line,
+        end_column: column(range.end),
+    }
+}
+
+/// The subjects of a document that a fix can change, each once.
+pub fn fixable<'r>(report: &'r Report, file: &str, document: Option<usize>) -> HashSet<&'r str> {
+    let found = report
+        .findings
+        .iter()
+        .filter(|located| located.file == file && located.document == document && located.finding.is_fixable);
+    found.map(|located| located.object.as_str()).collect()
+}

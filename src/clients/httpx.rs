@@ -1,0 +1,207 @@
+//! Python's httpx.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::python::proxy_from_environment;
+use super::{Environment, Route, Target, Variable, Why, proxy};
+
+/// A key of a client's `mounts`: what `URLPattern` makes of it.
+struct Pattern<'a> {
+    scheme: &'a str,
+    host: String,
+    port: Option<u64>,
+    entry: &'a str,
+}
+
+/// httpx _utils.py (`get_environment_proxies`, `URLPattern`), _client.py, _urlparse.py 0.28.1; measured with
+/// 0.28.1 on Python 3.11.7.
+///
+/// Every entry is made a URL when the client is created, so one that is none makes every request fail.
+pub fn route(environment: &Environment, target: &Target) -> Route {
+    let list = proxy_from_environment(environment, "no");
+    let entries = || list.iter().flat_map(|list| list.value.split(',').map(str::trim));
+    if let Some(list) = list
+        && entries().any(|entry| entry == "*")
+    {
+        return Route::direct(Why::entry(&list, "*", "* matches everything, wherever it stands in the list"));
+    }
+    let proxies: Vec<Variable<'_>> = ["http", "https", "all"]
+        .into_iter()
+        .filter_map(|key| proxy_from_environment(environment, key))
+        .collect();
+    for found in &proxies {
+        match proxy::scheme(found.value).as_deref() {
+            None | Some("http" | "https") if check_url(proxy::authority(found.value)) => {}
+            Some("socks5" | "socks5h") => {
+                return Route::error(Why::variable(found, "a SOCKS proxy needs httpx[socks]"));
+            }
+            _ => return Route::error(Why::variable(found, "expected a proxy URL with http or https")),
+        }
+    }
+    let mut patterns = Vec::new();
+    for entry in entries().filter(|entry| !entry.is_empty()) {
+        let Some(pattern) = pattern(entry) else {
+            return match list {
+                Some(list) => {
+                    Route::error(Why::entry(&list, entry, "httpx makes a URL of it, which is invalid"))
+                }
+                None => Route::error(Why::rule("an entry is invalid")),
+            };
+        };
+        patterns.push(pattern);
+    }
+    // The most specific first: those with a port, then the longest host, then the longest scheme.
+    patterns.sort_by_key(|pattern| {
+        (
+            pattern.port.is_none(),
+            std::cmp::Reverse(pattern.host.len()),
+            std::cmp::Reverse(pattern.scheme.len()),
+        )
+    });
+    let matched = patterns.iter().find(|pattern| pattern.matches(target));
+    let found = proxies.iter().find(|found| is_for(found, target.scheme().name()));
+    let found = found.or_else(|| proxies.iter().find(|found| is_for(found, "all")));
+    match (matched, list, found) {
+        // An entry such as `all://`, without a host, comes behind the proxy of the scheme.
+        (Some(pattern), Some(list), found)
+            if found.is_none_or(|found| {
+                !pattern.host.is_empty()
+                    || pattern.port.is_some()
+                    || !pattern.scheme.is_empty()
+                    || is_for(found, "all")
+            }) =>
+        {
+            Route::direct(Why::entry(&list, pattern.entry, pattern.rule()))
+        }
+        (_, _, Some(found)) => Route::proxied(found, Why::unmatched(list)),
+        (_, _, None) => Route::direct(Why::rule(target.scheme().choose(
+            "none of http_proxy, HTTP_PROXY, all_proxy and ALL_PROXY is set",
+            "none of https_proxy, HTTPS_PROXY, all_proxy and ALL_PROXY is set",
+        ))),
+    }
+}
+
+/// Whether httpx can be told this entry. One that it cannot makes every request fail, whatever its URL.
+#[must_use]
+pub fn accepts(entry: &str) -> bool {
+    pattern(entry).is_some()
+}
+
+fn is_for(variable: &Variable<'_>, key: &str) -> bool {
+    variable.name.to_lowercase().strip_suffix("_proxy") == Some(key)
+}
+
+/// `get_environment_proxies` for one entry: `all://*entry`, or as it is when it is a URL, an IPv4 address with
+/// or without a prefix, or `localhost`. `None` when the URL is invalid.
+fn pattern(entry: &str) -> Option<Pattern<'_>> {
+    // What Python calls not printable.
+    if entry.chars().any(|c| c.is_ascii_control()) {
+        return None;
+    }
+    let (scheme, text) = if let Some((scheme, rest)) = entry.split_once("://") {
+        (if scheme.eq_ignore_ascii_case("all") { "" } else { scheme }, rest.to_owned())
+    } else {
+        let address = entry.split('/').next().unwrap_or_default();
+        let text = if address.parse::<Ipv4Addr>().is_ok() || entry.eq_ignore_ascii_case("localhost") {
+            entry.to_owned()
+        } else if address.split('%').next().unwrap_or_default().parse::<Ipv6Addr>().is_ok() {
+            format!("[{entry}]")
+        } else {
+            format!("*{entry}")
+        };
+        ("", text)
+    };
+    let authority = text.split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = split_authority(authority);
+    let host = encode_host(host)?;
+    let port = match port {
+        "" => None,
+        port => Some(port.parse::<u64>().ok()?),
+    };
+    let usual = match scheme.to_ascii_lowercase().as_str() {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    };
+    Some(Pattern {
+        scheme,
+        host: if host == "*" { String::new() } else { host },
+        port: port.filter(|port| Some(*port) != usual),
+        entry,
+    })
+}
+
+/// The authority's parts as `AUTHORITY_REGEX` finds them.
+fn split_authority(authority: &str) -> (&str, &str) {
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let end = match authority.strip_prefix('[').and_then(|_| authority.rfind(']')) {
+        Some(end) => end + 1,
+        None => authority.find([':', '@']).unwrap_or(authority.len()),
+    };
+    let (host, rest) = authority.split_at(end);
+    (host, rest.strip_prefix(':').unwrap_or(rest))
+}
+
+/// `encode_host`; `None` for what raises.
+fn encode_host(host: &str) -> Option<String> {
+    let parts: Vec<&str> = host.split('.').collect();
+    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if parts.len() == 4 && parts.iter().all(is_number) {
+        return host.parse::<Ipv4Addr>().is_ok().then(|| host.to_owned());
+    }
+    if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return inner.split('%').next()?.parse::<Ipv6Addr>().is_ok().then(|| inner.to_owned());
+    }
+    // A name outside of ASCII is encoded as IDNA, in which a `*` is invalid.
+    (host.is_ascii() || !host.starts_with('*')).then(|| host.to_lowercase())
+}
+
+fn check_url(authority: &str) -> bool {
+    let (host, port) = split_authority(authority);
+    !authority.chars().any(|c| c.is_ascii_control())
+        && encode_host(host).is_some_and(|host| !host.is_empty())
+        && (port.is_empty() || port.parse::<u64>().is_ok())
+}
+
+impl Pattern<'_> {
+    fn matches(&self, target: &Target) -> bool {
+        (self.scheme.is_empty() || self.scheme.eq_ignore_ascii_case(target.scheme().name()))
+            && self.port.is_none_or(|port| target.unusual_port().map(u64::from) == Some(port))
+            && self.matches_host(target)
+    }
+
+    fn matches_host(&self, target: &Target) -> bool {
+        // IPv6 addresses keep the spelling and case of the URL.
+        let host = if matches!(target.ip(), Some(IpAddr::V6(_))) {
+            target.host().to_owned()
+        } else {
+            target.lower()
+        };
+        // Such a host is decoded before it is compared, unlike entries, which begin with *.
+        if host.starts_with("xn--") && self.host.starts_with('*') {
+            return false;
+        }
+        if let Some(domain) = self.host.strip_prefix("*.") {
+            return host.strip_suffix(domain).is_some_and(|before| before.len() > 1 && before.ends_with('.'));
+        }
+        if let Some(domain) = self.host.strip_prefix('*') {
+            return host == domain
+                || host.strip_suffix(domain).is_some_and(|before| before.len() > 1 && before.ends_with('.'));
+        }
+        self.host.is_empty() || host == self.host
+    }
+
+    fn rule(&self) -> &'static str {
+        if self.entry.contains("://") {
+            "a URL matches its host exactly"
+        } else if self.host.starts_with("*.") {
+            "a name with a leading dot matches the names below it"
+        } else if self.host.starts_with('*') {
+            "a name matches itself and the names below it"
+        } else if self.host.is_empty() {
+            "an entry without a host matches every one"
+        } else {
+            "the text is the same, a prefix behind it does not count"
+        }
+    }
+}

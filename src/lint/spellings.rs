@@ -1,0 +1,174 @@
+//! E3: the two spellings of a proxy variable.
+
+use std::collections::BTreeSet;
+
+use super::probe::{self, PROXY, names, verb};
+use super::rules::Id;
+use super::{Finding, Findings, Severity, Variable};
+use crate::clients::{Client, Environment, Route, Target};
+use crate::inject::preset::ProxyVariable;
+use crate::no_proxy;
+
+/// A second proxy that nobody has.
+const OTHER: &str = "http://other.invalid:3128";
+
+const ALL: [ProxyVariable; 5] =
+    [ProxyVariable::Http, ProxyVariable::Https, ProxyVariable::Ftp, ProxyVariable::All, ProxyVariable::No];
+
+pub(super) fn check(findings: &mut Findings<'_>) {
+    let subject = findings.subject;
+    for proxy in ALL {
+        let found: Vec<(usize, &Variable)> = subject.spellings(proxy).collect();
+        let (lower, upper) = (proxy.lower(), proxy.lower().to_ascii_uppercase());
+        let get = |name: &str| found.iter().copied().find(|(_, variable)| variable.name == name);
+        if !subject.has_both_spellings {
+            for (index, variable) in found.iter().filter(|(_, v)| v.name != lower && v.name != upper) {
+                findings.add(mixed(proxy, *index, variable));
+            }
+            match (get(lower), get(&upper)) {
+                (Some(lower), Some(upper)) => findings.found.extend(differing(proxy, lower, upper)),
+                (Some(only), None) | (None, Some(only)) if !subject.is_open => {
+                    findings.add(missing(proxy, only.0, &only.1.name));
+                }
+                _ => {}
+            }
+        }
+        let is_empty = |(_, variable): &(usize, &Variable)| {
+            variable.value.as_ref().is_some_and(|value| value.trim().is_empty())
+        };
+        if let Some((index, variable)) = found.first()
+            && found.iter().all(is_empty)
+        {
+            let finding = Finding::new(
+                Id::E3,
+                *index,
+                format!("{} is set to nothing", variable.name),
+                "nothing else, if it is to be switched off here; else a value",
+            )
+            .severity(Severity::Info);
+            findings.add(finding);
+        }
+    }
+}
+
+/// Neither lower nor upper case.
+fn mixed(proxy: ProxyVariable, index: usize, variable: &Variable) -> Finding {
+    let clients = ignoring(proxy, &variable.name);
+    let breaks = format!("{} {} it", names(&clients), verb(&clients, "ignores", "ignore"));
+    let lower = proxy.lower();
+    Finding::new(
+        Id::E3,
+        index,
+        format!("{} is neither {lower} nor {}", variable.name, lower.to_ascii_uppercase()),
+        format!("{lower} and {} with one value", lower.to_ascii_uppercase()),
+    )
+    .breaking(breaks, clients)
+}
+
+/// One of the two.
+fn missing(proxy: ProxyVariable, index: usize, name: &str) -> Finding {
+    let other = if name == proxy.lower() { name.to_ascii_uppercase() } else { proxy.lower().to_owned() };
+    let clients = ignoring(proxy, name);
+    let (severity, breaks) = if clients.is_empty() {
+        (Severity::Info, format!("every client that reach knows reads {name}; others may not"))
+    } else {
+        (Severity::Error, format!("{} {} {name}", names(&clients), verb(&clients, "ignores", "ignore")))
+    };
+    let finding = Finding::new(
+        Id::E3,
+        index,
+        format!("{name} without {other}"),
+        format!("{name} and {other} with one value"),
+    )
+    .breaking(breaks, clients)
+    .severity(severity);
+    if proxy == ProxyVariable::No { finding.fixable() } else { finding }
+}
+
+/// Two values.
+fn differing(proxy: ProxyVariable, lower: (usize, &Variable), upper: (usize, &Variable)) -> Option<Finding> {
+    let (a, b) = (lower.1.value.as_deref()?, upper.1.value.as_deref()?);
+    let is_list = proxy == ProxyVariable::No;
+    if a == b || (is_list && set(a) == set(b)) {
+        return None;
+    }
+    let (lower_name, upper_name) = (&lower.1.name, &upper.1.name);
+    let readers = readers_of_upper(proxy, is_list, a.trim().is_empty(), b.trim().is_empty());
+    let breaks = if readers.is_empty() {
+        format!("a client takes the one that it looks for first, most of them {lower_name}")
+    } else {
+        format!(
+            "{} {} {upper_name}, the others {lower_name}",
+            names(&readers),
+            verb(&readers, "reads", "read")
+        )
+    };
+    let finding = Finding::new(
+        Id::E3,
+        upper.0,
+        format!("{lower_name} and {upper_name} differ"),
+        format!("one value for both{}", if is_list { "; --fix writes the union" } else { "" }),
+    )
+    .breaking(breaks, readers);
+    Some(if is_list { finding.fixable() } else { finding })
+}
+
+/// Entries without order and case.
+fn set(list: &str) -> BTreeSet<String> {
+    no_proxy::entries(list).map(str::to_ascii_lowercase).collect()
+}
+
+/// The clients that take the upper-case spelling where both are there. Their models are asked with values that tell
+/// which one was read: the real ones may not.
+fn readers_of_upper(proxy: ProxyVariable, is_list: bool, no_lower: bool, no_upper: bool) -> Vec<Client> {
+    let (lower, upper) = (proxy.lower(), proxy.lower().to_ascii_uppercase());
+    let Some(target) = target(proxy) else { return Vec::new() };
+    let value = |is_empty: bool, value: &'static str| if is_empty { "" } else { value };
+    let mut environment = if is_list { probe::with_proxies(PROXY) } else { Environment::default() };
+    if is_list {
+        // Direct means that the upper-case list was read, or, if that is empty, that the other one was.
+        let lower_value = if no_upper { target.host() } else { "other.invalid" };
+        environment.set(lower, if no_lower { "" } else { lower_value });
+        environment.set(upper, if no_upper { "" } else { target.host() });
+        let reads = |client: &Client| is_direct(*client, &environment, &target) != no_upper;
+        return probe::readers().filter(reads).collect();
+    }
+    environment.set(lower, value(no_lower, PROXY));
+    environment.set(upper.clone(), value(no_upper, OTHER));
+    let reads = |client: &Client| match probe::ask(*client, &environment, &target) {
+        Route::Proxied { variable, .. } => variable == upper,
+        // Past both: the empty one counted.
+        Route::Direct { .. } => no_upper,
+        Route::Error { .. } => false,
+    };
+    probe::readers().filter(reads).collect()
+}
+
+/// The clients that do not read a name which stands alone, and do read it beside the other spelling.
+fn ignoring(proxy: ProxyVariable, name: &str) -> Vec<Client> {
+    let Some(target) = target(proxy) else { return Vec::new() };
+    let is_list = proxy == ProxyVariable::No;
+    let value = if is_list { target.host() } else { PROXY };
+    let base = if is_list { probe::with_proxies(PROXY) } else { Environment::default() };
+    let mut alone = base.clone();
+    alone.set(name, value);
+    let mut both = base;
+    both.set(proxy.lower(), value);
+    both.set(proxy.lower().to_ascii_uppercase(), value);
+    probe::readers()
+        .filter(|client| is_direct(*client, &alone, &target) != is_direct(*client, &both, &target))
+        .collect()
+}
+
+fn is_direct(client: Client, environment: &Environment, target: &Target) -> bool {
+    matches!(probe::ask(client, environment, target), Route::Direct { .. })
+}
+
+/// A URL for which the variable counts; no model speaks FTP.
+fn target(proxy: ProxyVariable) -> Option<Target> {
+    match proxy {
+        ProxyVariable::Ftp => None,
+        ProxyVariable::Https => "https://web.example/".parse().ok(),
+        _ => "http://web.example/".parse().ok(),
+    }
+}

@@ -1,0 +1,280 @@
+//! The portable form of a `no_proxy` list: one text that means the same to every client that reads it.
+//!
+//! Each rule stands here because clients disagree without it; docs/no-proxy.md says which ones, and the tests
+//! run their models over both forms.
+
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+use ipnet::IpNet;
+
+use super::entries;
+use super::entry::{Entry, Name, NameForm};
+use crate::clients::httpx;
+
+/// A list, read once, in the portable form.
+///
+/// Lists are united item by item: the portable form of a union is the union of the portable forms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct List {
+    /// Sorted, each once.
+    items: Box<[Item]>,
+    /// The list is `*` alone.
+    is_any: bool,
+    /// Entries that are left out, as written.
+    left_out: Box<[Box<str>]>,
+}
+
+/// Something that is emitted as it is: one entry, or a pair that belongs together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Item {
+    class: Class,
+    /// What addresses and networks are sorted by; 0 for all else.
+    number: u128,
+    text: Box<str>,
+}
+
+/// The order in which items are emitted: what most clients understand comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Name,
+    Address,
+    Network,
+    Range,
+    Port,
+    Other,
+    Any,
+}
+
+/// Whose list it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// A preset. What makes a client fail for every URL is left out of it.
+    Preset,
+    /// The pod itself, from which nothing is ever taken away.
+    Pod,
+}
+
+/// What is on every list: a proxy cannot reach the loopback of a pod. Go and Ruby know without being told.
+///
+/// `::1` is not: Ruby splits entries at colons, and then `::1` covers every IPv4 address that ends in `.1`.
+const LOCALHOST: &str = "localhost";
+static LOOPBACK: LazyLock<List> = LazyLock::new(|| List::parse("localhost,127.0.0.1", Author::Preset));
+
+// === impl List ===
+
+impl List {
+    /// Reads a list.
+    #[must_use]
+    pub fn parse(text: &str, author: Author) -> Self {
+        let mut items = Vec::new();
+        let mut left_out = Vec::new();
+        let mut is_any = None;
+        for written in entries(text) {
+            let entry = Entry::parse(written);
+            is_any = Some(is_any.unwrap_or(true) && entry == Entry::Any);
+            expand(&entry, written, &mut items);
+            if breaks_clients(&entry, written) {
+                match author {
+                    Author::Preset => left_out.push(written.into()),
+                    Author::Pod => items.push(Item::new(Class::Other, 0, written.into())),
+                }
+            }
+        }
+        items.sort_unstable();
+        items.dedup();
+        Self { items: items.into(), is_any: is_any.unwrap_or(false), left_out: left_out.into() }
+    }
+
+    /// Entries that are left out, as written: each would make a client fail for every URL.
+    #[must_use]
+    pub fn left_out(&self) -> &[Box<str>] {
+        &self.left_out
+    }
+
+    /// What it emits by itself, item by item, without loopback.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.items.iter().map(|item| &*item.text)
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+}
+
+/// The union of lists as it is emitted, with loopback.
+///
+/// A list that is `*` alone stays exactly that, whatever it is united with: curl, urllib, requests, aiohttp and undici
+/// know `*` only alone.
+#[must_use]
+pub fn unite<'l>(lists: impl Iterator<Item = &'l List>) -> String {
+    let mut items: Vec<&Item> = Vec::with_capacity(32);
+    items.extend(&LOOPBACK.items);
+    let mut length = 0;
+    for list in lists {
+        if list.is_any {
+            return "*".to_owned();
+        }
+        length += list.items.iter().map(|item| item.text.len() + 1).sum::<usize>();
+        items.extend(&list.items);
+    }
+    // Made of sorted runs, which a merge sort takes as they are.
+    items.sort();
+    let mut text = String::with_capacity(length + 20);
+    let mut last = None;
+    for item in items {
+        if last == Some(item) {
+            continue;
+        }
+        if last.is_some() {
+            text.push(',');
+        }
+        text.push_str(&item.text);
+        last = Some(item);
+    }
+    text
+}
+
+/// What an entry becomes.
+fn expand(entry: &Entry, written: &str, items: &mut Vec<Item>) {
+    let mut push = |class, number, text: String| items.push(Item::new(class, number, text.into()));
+    match entry {
+        Entry::Any => push(Class::Any, 0, "*".to_owned()),
+        Entry::Name(name) => expand_name(name, push),
+        Entry::Address(address) => push(Class::Address, number(*address), address.to_string()),
+        // Unbracketed: that is what most clients compare with.
+        Entry::Bracketed(address) => push(Class::Address, (*address).into(), address.to_string()),
+        Entry::Network(IpNet::V4(net)) => {
+            let masked = net.trunc();
+            // httpx reads only what stands before the slash, so the address that was written stays for it.
+            if net.addr() != masked.addr() || net.prefix_len() == 32 {
+                push(Class::Address, number(net.addr().into()), net.addr().to_string());
+            }
+            let sort = number(masked.addr().into()) << 8 | u128::from(masked.prefix_len());
+            push(Class::Network, sort, masked.to_string());
+        }
+        // httpx fails for every URL when there is one in the list.
+        Entry::Network(IpNet::V6(_)) => {}
+        Entry::Range(from, to) => {
+            let sort = number((*from).into()) << 32 | number((*to).into());
+            push(Class::Range, sort, format!("{from}-{to}"));
+        }
+        _ if breaks_clients(entry, written) => {}
+        // As written: an entry without its port would let more past the proxy.
+        Entry::Port { .. } => push(Class::Port, 0, written.to_ascii_lowercase()),
+        Entry::Wildcard => push(Class::Other, 0, written.to_ascii_lowercase()),
+        // Names of variables have a case.
+        Entry::Reference | Entry::Other(_) => push(Class::Other, 0, written.to_owned()),
+    }
+}
+
+/// Whether this entry makes a client fail for every URL, not only for those that it is about. httpx is the only one.
+fn breaks_clients(entry: &Entry, written: &str) -> bool {
+    *entry != Entry::Reference && !httpx::accepts(written)
+}
+
+/// `.x,x`: the first is the names under it for those who take `x` for a host (Node's http agent, axios), the second the
+/// name itself for those who take `.x` for what is under it (wget, Go, httpx, axios, Ruby). With a dot at the end of
+/// what was written, also the names with a dot at the end.
+fn expand_name(name: &Name, mut push: impl FnMut(Class, u128, String)) {
+    let text = &name.text;
+    let ends: &[&str] = if name.rooted { &["", "."] } else { &[""] };
+    for end in ends {
+        if **text != *LOCALHOST {
+            push(Class::Name, 0, format!(".{text}{end},{text}{end}"));
+            continue;
+        }
+        // It is on every list, and nothing is under it unless somebody says so.
+        push(Class::Name, 0, format!("{text}{end}"));
+        if name.form != NameForm::Bare {
+            push(Class::Name, 0, format!(".{text}{end}"));
+        }
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+// === impl Item ===
+
+impl Item {
+    fn new(class: Class, number: u128, text: Box<str>) -> Self {
+        Self { class, number, text }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn portable(lists: &[&str]) -> String {
+        let lists: Vec<List> = lists.iter().map(|list| List::parse(list, Author::Preset)).collect();
+        unite(lists.iter())
+    }
+
+    /// Without what is on every list.
+    fn own(list: &str) -> String {
+        let text = portable(&[list]);
+        let own = text.split(',').filter(|entry| !["localhost", "127.0.0.1"].contains(entry));
+        own.collect::<Vec<_>>().join(",")
+    }
+
+    #[test]
+    fn every_rule_in_a_line() {
+        let cases = [
+            // Names are pairs, in lower case, sorted; so are wildcards for everything under a name.
+            ("web,.corp.example,*.CORP.example", ".corp.example,corp.example,.web,web"),
+            (".x.,y.", ".x,x,.x.,x.,.y,y,.y.,y."),
+            (".localhost", ".localhost"),
+            ("localhost.", "localhost."),
+            // Addresses by number, networks after them.
+            ("10.0.0.10,10.0.0.9,10.0.0.0/8,fd00:0::1", "10.0.0.9,10.0.0.10,fd00::1,10.0.0.0/8"),
+            ("10.10.192.1/18", "10.10.192.1,10.10.192.0/18"),
+            ("10.1.2.3/32", "10.1.2.3,10.1.2.3/32"),
+            ("[fd00::1]", "fd00::1"),
+            ("10.0.0.1-10.0.0.9,10.0.0.0/28", "10.0.0.0/28,10.0.0.1-10.0.0.9"),
+            // What some clients cannot be given stays as it is, and is never widened.
+            ("web:8080,.A:80,10.0.0.0/8:80", ".a:80,10.0.0.0/8:80,web:8080"),
+            ("foo.*.bar,10.96.,http://web,a;b", "10.96.,a;b,foo.*.bar,http://web"),
+            ("$(Extra),b", ".b,b,$(Extra)"),
+            ("foo,*", ".foo,foo,*"),
+            // What makes a client fail for every URL goes.
+            ("fd00::/64,[fd00::1]:80,bücher.example,web:http", ""),
+            (" ,,a\t b\n", ".a,a,.b,b"),
+        ];
+        for (list, expected) in cases {
+            assert_eq!(own(list), expected, "{list}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_on_every_list_but_everything_alone() {
+        assert_eq!(portable(&[""]), "localhost,127.0.0.1");
+        assert_eq!(portable(&["*"]), "*");
+        assert_eq!(portable(&["*,*"]), "*");
+        assert_eq!(portable(&["a", "*"]), "*");
+        assert_eq!(portable(&["a", "b,*"]), ".a,a,.b,b,localhost,127.0.0.1,*");
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_preset_is_told_and_stays_in_a_pod() {
+        let written = "fd00::/64,[fd00::1],bücher.example,web:http,ok";
+        let of_preset = List::parse(written, Author::Preset);
+        assert_eq!(
+            of_preset.left_out().iter().map(|entry| &**entry).collect::<Vec<_>>(),
+            ["fd00::/64", "[fd00::1]", "bücher.example", "web:http"]
+        );
+        assert_eq!(unite([&of_preset].into_iter()), ".ok,ok,localhost,127.0.0.1,fd00::1");
+        let of_pod = List::parse(written, Author::Pod);
+        assert_eq!(
+            unite([&of_pod].into_iter()),
+            ".ok,ok,localhost,127.0.0.1,fd00::1,[fd00::1],bücher.example,fd00::/64,web:http"
+        );
+    }
+}

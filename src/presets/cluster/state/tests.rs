@@ -1,0 +1,128 @@
+//! What becomes of events.
+
+use serde_json::json;
+
+use super::*;
+use crate::presets::directory;
+use crate::presets::network::Given;
+use crate::presets::sources::Watched;
+
+fn preset(source: &str) -> Item {
+    let object = json!({
+        "apiVersion": "reach.dev/v1alpha1", "kind": "ClusterPodPreset", "metadata": {"name": source.to_lowercase()},
+        "spec": {"noProxyFrom": [source]},
+    });
+    let preset = directory::preset(&object).expect("a preset");
+    Item::Preset(("".into(), source.into()), Ok(Arc::new(preset)))
+}
+
+fn namespace(name: &str) -> Item {
+    Item::Namespace(name.into(), NamespaceLabels::default().named(name))
+}
+
+fn service(namespace: &str, name: &str) -> Item {
+    Item::Service((namespace.into(), name.into()))
+}
+
+fn node(name: &str, address: &str) -> Item {
+    let addresses = vec![address.parse().expect("an address")];
+    Item::Facts(name.into(), Facts { addresses, ..Facts::default() })
+}
+
+fn list(state: &mut State, source: Source, items: Vec<Item>) {
+    state.apply(source, Event::Init);
+    for item in items {
+        state.apply(source, Event::InitApply(item));
+    }
+    state.apply(source, Event::InitDone);
+}
+
+/// What has been listed, with everything watched.
+fn listed() -> State {
+    let watched = vec![Watched::Services, Watched::Nodes];
+    let mut state = State::new(Sources { watched, given: Facts::default() });
+    state.await_sources(&[&Source::PRESETS[..], &[Source::Services, Source::Nodes]].concat());
+    list(&mut state, Source::Cluster, vec![preset("Services"), preset("Nodes")]);
+    list(&mut state, Source::Namespaced, vec![]);
+    list(&mut state, Source::Namespaces, vec![namespace("shop"), namespace("web")]);
+    list(&mut state, Source::Services, vec![service("shop", "mysql"), service("web", "front")]);
+    state
+}
+
+fn services(state: &State, namespace: &str) -> String {
+    state.entries[namespace].services.texts().collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn nothing_is_published_before_every_watch_has_said_what_there_is_or_was_refused() {
+    let mut state = listed();
+    assert!(state.snapshot().is_none(), "nodes are not known yet");
+    state.refused(Source::Nodes);
+    assert!(state.snapshot().is_some());
+    assert_eq!(services(&state, "shop"), ".mysql,mysql");
+    // What was said before a refusal stays.
+    list(&mut state, Source::Nodes, vec![node("a", "10.0.0.1")]);
+    assert!(state.snapshot().is_some());
+    state.refused(Source::Nodes);
+    assert!(state.snapshot().is_none());
+    assert_eq!(state.derived.nodes.texts().collect::<Vec<_>>(), ["10.0.0.1"]);
+}
+
+#[test]
+fn a_service_makes_the_list_of_its_namespace_anew_and_no_other() {
+    let mut state = listed();
+    list(&mut state, Source::Nodes, vec![node("a", "10.0.0.1")]);
+    assert!(state.snapshot().is_some());
+    let entry = |state: &State, name: &str| Arc::clone(&state.entries[name]);
+    let (shop, web) = (entry(&state, "shop"), entry(&state, "web"));
+    state.apply(Source::Services, Event::Apply(service("shop", "redis")));
+    // Known already, and of a namespace that is not known yet.
+    state.apply(Source::Services, Event::Apply(service("web", "front")));
+    state.apply(Source::Services, Event::Apply(service("new", "early")));
+    assert!(state.snapshot().is_some());
+    assert_eq!(services(&state, "shop"), ".mysql,mysql,.redis,redis");
+    assert!(!Arc::ptr_eq(&shop, &entry(&state, "shop")) && Arc::ptr_eq(&web, &entry(&state, "web")));
+    state.apply(Source::Namespaces, Event::Apply(namespace("new")));
+    state.apply(Source::Services, Event::Delete(service("shop", "mysql")));
+    assert!(state.snapshot().is_some());
+    assert_eq!(services(&state, "new"), ".early,early");
+    assert_eq!(services(&state, "shop"), ".redis,redis");
+    list(&mut state, Source::Services, vec![service("web", "front")]);
+    assert!(state.snapshot().is_some());
+    assert_eq!((services(&state, "shop"), services(&state, "new")), (String::new(), String::new()));
+}
+
+#[test]
+fn what_says_nothing_new_publishes_nothing() {
+    let mut state = listed();
+    list(&mut state, Source::Nodes, vec![node("a", "10.0.0.1")]);
+    assert!(state.snapshot().is_some());
+    state.apply(Source::Nodes, Event::Apply(node("a", "10.0.0.1")));
+    state.apply(Source::Services, Event::Apply(service("shop", "mysql")));
+    list(&mut state, Source::Nodes, vec![node("a", "10.0.0.1")]);
+    list(&mut state, Source::Services, vec![service("web", "front"), service("shop", "mysql")]);
+    assert!(state.snapshot().is_none());
+    state.apply(Source::Nodes, Event::Apply(node("a", "10.0.0.2")));
+    assert!(state.snapshot().is_some());
+}
+
+#[test]
+fn lists_that_nobody_asks_for_are_made_when_somebody_does() {
+    let mut state = listed();
+    list(&mut state, Source::Nodes, vec![]);
+    assert!(state.snapshot().is_some());
+    assert!(state.derived.all_services.is_empty());
+    state.apply(Source::Cluster, Event::Apply(preset("AllServices")));
+    assert!(state.snapshot().is_some());
+    let all: Vec<&str> = state.derived.all_services.texts().collect();
+    assert_eq!(all, [".front.web,front.web", ".mysql.shop,mysql.shop"]);
+    assert!(state.warnings().is_empty(), "{:?}", state.warnings());
+    state.apply(Source::Cluster, Event::Apply(preset("ClusterNetwork")));
+    assert!(state.snapshot().is_some());
+    assert_eq!(state.warnings().len(), 1, "that one is not watched");
+    let given = Facts::given(&["10.96.0.0/12".parse::<Given>().expect("a network")]);
+    state.set_sources(Sources { watched: vec![Watched::Services, Watched::Nodes], given });
+    assert!(state.snapshot().is_some());
+    assert!(state.warnings().is_empty(), "{:?}", state.warnings());
+    assert_eq!(state.derived.cluster_network.texts().collect::<Vec<_>>(), ["10.96.0.0/12"]);
+}

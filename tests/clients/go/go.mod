@@ -1,0 +1,3 @@
+module reach.dev/tests/clients/go
+
+go 1.26

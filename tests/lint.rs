@@ -1,0 +1,406 @@
+//! `reach lint`: each rule where it fires and where it does not, each form of output, and `--fix`.
+//!
+//! What is printed is compared with files in `tests/fixtures/lint/golden`; with `REACH_UPDATE=1` those are written instead.
+
+mod support;
+
+#[path = "lint/rules.rs"]
+mod cases;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Seek, Write};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use reach::lint::{RULES, rules};
+use serde_json::{Value, json};
+use support::serve::command;
+
+// === outputs ===
+
+#[test]
+fn every_output_is_as_it_was() {
+    for (output, file) in [
+        ("text", "mistakes.txt"),
+        ("json", "mistakes.json"),
+        ("sarif", "mistakes.sarif"),
+        ("github", "mistakes.github"),
+    ] {
+        let run = run(&["lint", "-f", "examples/mistakes.yaml", "-o", output]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(1), ""), "{run:?}");
+        // The version is not what this is about.
+        golden(file, &run.stdout.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+    }
+    let env = run(&["lint", "--env", "tests/fixtures/lint/environment"]);
+    golden("environment.txt", &env.stdout);
+}
+
+/// What the schema of SARIF 2.1.0 requires of the members that are there (sections 3.13 to 3.52 of the standard).
+#[test]
+fn sarif_has_what_the_standard_requires() {
+    let run = run(&["lint", "-f", "examples", "--env", "tests/fixtures/lint/environment", "-o", "sarif"]);
+    let log: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!(log["version"], "2.1.0");
+    let [run] = &log["runs"].as_array().expect("runs")[..] else { panic!("one run") };
+    let driver = &run["tool"]["driver"];
+    assert!(driver["name"].is_string());
+    assert!(["utf16CodeUnits", "unicodeCodePoints"].contains(&run["columnKind"].as_str().unwrap()));
+    assert!(run["invocations"][0]["executionSuccessful"].is_boolean());
+    let levels = ["none", "note", "warning", "error"];
+    let rules = driver["rules"].as_array().expect("rules");
+    let ids: BTreeSet<&str> = rules.iter().map(|rule| rule["id"].as_str().expect("an id")).collect();
+    assert_eq!(ids.len(), rules.len(), "ids are unique");
+    for rule in rules {
+        for text in ["shortDescription", "fullDescription", "help"] {
+            assert!(!rule[text]["text"].as_str().expect("text").is_empty());
+        }
+        assert!(levels.contains(&rule["defaultConfiguration"]["level"].as_str().unwrap()));
+    }
+    let results = run["results"].as_array().expect("results");
+    assert!(results.len() > 5);
+    for result in results {
+        assert!(!result["message"]["text"].as_str().expect("a message").is_empty());
+        assert!(levels.contains(&result["level"].as_str().unwrap()));
+        let index = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
+        assert_eq!(rules[index]["id"], result["ruleId"]);
+        let physical = &result["locations"][0]["physicalLocation"];
+        let uri = physical["artifactLocation"]["uri"].as_str().expect("a URI");
+        let text = fs::read_to_string(root().join(uri)).expect("the file of the result");
+        let number = |name: &str| usize::try_from(physical["region"][name].as_u64().unwrap()).unwrap();
+        let (line, column) = (number("startLine"), number("startColumn"));
+        let (end_line, end_column) = (number("endLine"), number("endColumn"));
+        assert!((line, column) <= (end_line, end_column));
+        let length = text.lines().nth(line - 1).expect("the line is there").chars().count();
+        assert!((1..=length + 1).contains(&column), "{result}");
+        if result["ruleId"] == "W1" {
+            let found: String = text
+                .lines()
+                .nth(line - 1)
+                .unwrap()
+                .chars()
+                .skip(column - 1)
+                .take(end_column - column)
+                .collect();
+            assert!(found.starts_with('*'), "{found}");
+        }
+    }
+}
+
+#[test]
+fn json_and_github_have_one_item_for_each_finding() {
+    let json: Value =
+        serde_json::from_str(&run(&["lint", "-f", "examples/mistakes.yaml", "-o", "json"]).stdout).unwrap();
+    let found = json["findings"].as_array().unwrap();
+    let summary = &json["summary"];
+    let sum: u64 = ["errors", "warnings", "notes"].iter().map(|key| summary[key].as_u64().unwrap()).sum();
+    assert_eq!(found.len() as u64, sum);
+    assert_eq!(summary["unreadable"], 2);
+    let github = run(&["lint", "-f", "examples/mistakes.yaml", "-o", "github"]).stdout;
+    assert_eq!(github.lines().count(), found.len());
+    for line in github.lines() {
+        let (head, message) = line.split_once(",title=").expect("a title");
+        assert!(
+            head.starts_with("::error file=")
+                || head.starts_with("::warning file=")
+                || head.starts_with("::notice file=")
+        );
+        assert!(message.contains("::"), "{line}");
+    }
+}
+
+// === exit codes and errors ===
+
+#[test]
+fn the_exit_code_follows_fail_on() {
+    let warning = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, env: [{name: no_proxy, value: '*.a.b'}, {name: NO_PROXY, value: '*.a.b'}]}]}\n";
+    let code = |more: &[&str]| pipe(&[&["lint", "-f", "-"], more].concat(), warning).code;
+    assert_eq!(code(&[]), Some(0));
+    assert_eq!(code(&["--fail-on", "warning"]), Some(1));
+    assert_eq!(code(&["--fail-on", "info"]), Some(1));
+    assert_eq!(run(&["lint", "-f", "examples/mistakes.yaml", "--fail-on", "never"]).code, Some(0));
+    assert_eq!(run(&["lint", "-f", "examples/presets"]).code, Some(0));
+}
+
+#[test]
+fn what_cannot_be_read_exits_with_2_and_a_message_with_its_place() {
+    let broken = run(&["lint", "-f", "tests/fixtures/cli/broken-presets", "-f", "examples/mistakes.yaml"]);
+    assert_eq!(broken.code, Some(2));
+    for expected in [
+        "error: tests/fixtures/cli/broken-presets/one.yaml, document 2, ClusterPodPreset/numbers: spec.priority",
+        "error: tests/fixtures/cli/broken-presets/one.yaml, document 3, PodPreset/old: apiVersion",
+    ] {
+        assert!(broken.stderr.contains(expected), "{}", broken.stderr);
+    }
+    assert!(broken.stdout.contains("examples/mistakes.yaml:"), "the rest is looked at");
+    assert!(!broken.stdout.contains("error: "), "errors are on standard error");
+
+    let pod = pipe(
+        &["lint", "-f", "-"],
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, env: [{name: no_proxy, value: 7}]}]}\n",
+    );
+    assert_eq!(pod.code, Some(2));
+    assert!(
+        pod.stderr.contains("standard input, document 1, Pod/p: spec.containers[0].env[0].value: expected"),
+        "{}",
+        pod.stderr
+    );
+
+    let line = pipe(&["lint", "--env", "-"], "no_proxy=a\nsecret\n");
+    assert_eq!(
+        (line.code, line.stderr.contains("standard input, line 2: expected KEY=VALUE")),
+        (Some(2), true)
+    );
+    for arguments in [
+        &["-f", "no-such-file"][..],
+        &["-f", "-", "--env", "-"],
+        &["--fix", "--kubeconfig", "none"],
+        &["-f", "x", "--diff", "-o", "json"],
+        &["--explain", "E99"],
+    ] {
+        let run = run(&[&["lint"], arguments].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(run.stderr.starts_with("error: "), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn no_password_is_shown_in_any_output() {
+    let env = "http_proxy=http://me:s3cret@proxy:3128\nHTTP_PROXY=me:s3c#r3t@proxy\nno_proxy=http://me:s3cret@web,a b\n";
+    let check = |run: &Run| {
+        for text in [&run.stdout, &run.stderr] {
+            assert!(!text.contains("s3c") && !text.contains("r3t"), "{text}");
+        }
+    };
+    for output in ["text", "json", "sarif", "github"] {
+        let run = pipe(&["lint", "--env", "-", "-o", output], env);
+        assert!(run.stdout.contains("E8"), "{}", run.stdout);
+        check(&run);
+    }
+    let diff = pipe(&["lint", "--env", "-", "--diff"], env);
+    assert!(diff.stdout.contains("+no_proxy="), "{}", diff.stdout);
+    check(&diff);
+}
+
+#[test]
+fn explain_has_every_rule() {
+    let all = run(&["lint", "--explain", "all"]);
+    assert_eq!(all.code, Some(0));
+    for rule in &RULES {
+        let one = run(&["lint", "--explain", &rule.id.to_string().to_lowercase()]).stdout;
+        assert!(one.starts_with(&format!("{}: {}", rule.id, rule.title)) && all.stdout.contains(&one));
+    }
+    // What the environment says for other runs is no reason to refuse.
+    let mut with_environment = command();
+    with_environment.env("REACH_OUTPUT", "json").env("REACH_NAMESPACE", "n").args([
+        "lint",
+        "--explain",
+        "E1",
+    ]);
+    assert!(with_environment.output().expect("the binary").status.success());
+}
+
+#[test]
+fn the_documentation_has_the_table_of_the_program() {
+    const MARKER: &str = "<!-- From here on generated: REACH_UPDATE=1 cargo test --test lint -->\n";
+    let file = root().join("docs/lint.md");
+    let text = fs::read_to_string(&file).expect("docs/lint.md");
+    let (head, table) = text.split_once(MARKER).expect("the marker");
+    if is_update() {
+        fs::write(&file, format!("{head}{MARKER}{}", rules::table())).unwrap();
+        return;
+    }
+    assert!(table == rules::table(), "docs/lint.md is old: REACH_UPDATE=1 cargo test --test lint");
+}
+
+// === a cluster ===
+
+/// An API server that knows a few lists, and refuses the rest.
+fn api(lists: &'static [(&'static str, &'static str)]) -> (tempfile::NamedTempFile, std::net::SocketAddr) {
+    use std::io::{BufRead, BufReader};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // It ends with the test's process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let Some(request) = lines.next() else { continue };
+            while lines.next().is_some_and(|line| !line.is_empty()) {}
+            let target = request.split(' ').nth(1).unwrap_or_default().to_owned();
+            let found = lists.iter().find(|(start, _)| target.split('?').next() == Some(*start));
+            let (status, body) = match found {
+                Some((_, body)) => ("200 OK", (*body).to_owned()),
+                None => (
+                    "403 Forbidden",
+                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                        "message": "forbidden", "reason": "Forbidden", "code": 403})
+                    .to_string(),
+                ),
+            };
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    let mut kubeconfig = tempfile::NamedTempFile::new().unwrap();
+    let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]});
+    kubeconfig.write_all(config.to_string().as_bytes()).unwrap();
+    (kubeconfig, address)
+}
+
+#[test]
+fn a_cluster_is_looked_at_without_what_others_own_and_without_what_may_not_be_read() {
+    let (kubeconfig, _) = api(&[
+        (
+            "/apis/reach.dev/v1alpha1/clusterpodpresets",
+            r#"{"metadata": {}, "items": [{"metadata": {"name": "c"}, "spec": {"env": [
+                {"name": "https_proxy", "value": "http://proxy.corp.example:3128"}, {"name": "no_proxy", "value": "10.0.0.0/33"}]}}]}"#,
+        ),
+        (
+            "/api/v1/pods",
+            r#"{"metadata": {}, "items": [
+                {"metadata": {"name": "alone", "namespace": "n"}, "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}},
+                {"metadata": {"name": "owned", "namespace": "n", "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true}]},
+                 "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}}]}"#,
+        ),
+        (
+            "/api/v1/namespaces/default/services/kubernetes",
+            r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default"}, "spec": {"clusterIP": "10.96.0.1"}}"#,
+        ),
+    ]);
+    let run = run(&["lint", "--kubeconfig", kubeconfig.path().to_str().unwrap()]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    for expected in [
+        "cluster: error E4 no_proxy of ClusterPodPreset/c",
+        "cluster: error E6 no_proxy of ClusterPodPreset/c",
+        "10.96.0.1 in no_proxy",
+        "cluster: error E2 no_proxy of Pod/alone, container c",
+    ] {
+        assert!(run.stdout.contains(expected), "{expected}\n{}", run.stdout);
+    }
+    assert!(!run.stdout.contains("owned"), "{}", run.stdout);
+    assert!(run.stderr.contains("warning: deployments are not looked at"), "{}", run.stderr);
+}
+
+// === --fix ===
+
+#[test]
+fn a_fix_keeps_everything_else_to_the_letter_and_is_done_once() {
+    for name in ["style.yaml", "environment", "list.json"] {
+        let before = fs::read_to_string(root().join("tests/fixtures/lint").join(name)).unwrap();
+        let option = if name == "environment" { "--env" } else { "-f" };
+        let once = pipe(&["lint", option, "-", "--fix"], &before);
+        assert_ne!(once.stdout, before, "{name}");
+        golden(&format!("fixed-{name}"), &once.stdout);
+        assert!(once.stderr.contains("fixed: standard input: "), "{}", once.stderr);
+        // Lines without the variable stay, in order.
+        let mut rest = once.stdout.lines();
+        let is_changed = |line: &str| {
+            line.contains("#!")
+                || (name == "list.json" && line.contains("no_proxy"))
+                || ["web", ".corp.example,"].contains(&line.trim())
+        };
+        let is_kept = |line: &&str| !is_changed(line);
+        for line in before.lines().filter(is_kept) {
+            assert!(rest.any(|kept| kept == line), "{name}: lost or changed: {line}");
+        }
+        let twice = pipe(&["lint", option, "-", "--fix"], &once.stdout);
+        assert_eq!(twice.stdout, once.stdout, "{name}");
+        assert!(!twice.stderr.contains("\nfixed: "), "{}", twice.stderr);
+    }
+}
+
+#[test]
+fn a_file_is_replaced_as_a_whole_and_keeps_its_mode_and_its_link() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link) = (folder.path().join("real.yaml"), folder.path().join("link"));
+    fs::copy(root().join("examples/mistakes.yaml"), &file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let path = link.to_str().unwrap();
+    let before = fs::read_to_string(&file).unwrap();
+    let diff = run(&["lint", "-f", path, "--fix", "--diff"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), before, "a diff writes nothing");
+    assert!(diff.stdout.contains("+          value: \".corp.example,"), "{}", diff.stdout);
+    let fixed = run(&["lint", "-f", path, "--fix"]);
+    assert_eq!(fixed.code, Some(1), "what cannot be fixed is still there");
+    assert!(fixed.stdout.contains("E4") && !fixed.stdout.contains("W1"), "{}", fixed.stdout);
+    assert_ne!(fs::read_to_string(&file).unwrap(), before);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
+}
+
+#[test]
+fn what_stands_behind_an_alias_is_not_rewritten_but_named() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: a\n    env: &env\n    - {name: no_proxy, value: a b}\n  - name: b\n    env: *env\n";
+    let run = pipe(&["lint", "-f", "-", "--fix"], text);
+    assert_eq!(run.stdout, text);
+    assert!(
+        run.stderr.contains("not fixed: standard input, document 1: no_proxy of Pod/p, container a"),
+        "{}",
+        run.stderr
+    );
+}
+
+// === helpers ===
+
+/// Standard output, standard error and exit code of a run.
+#[derive(Debug)]
+struct Run {
+    stdout: String,
+    stderr: String,
+    code: Option<i32>,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn is_update() -> bool {
+    std::env::var_os("REACH_UPDATE").is_some_and(|value| value == "1")
+}
+
+#[track_caller]
+fn golden(name: &str, actual: &str) {
+    let file = root().join("tests/fixtures/lint/golden").join(name);
+    if is_update() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, actual).unwrap();
+        return;
+    }
+    let expected = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    assert!(
+        expected == actual,
+        "not as in {} (write it with REACH_UPDATE=1):\n{}",
+        file.display(),
+        similar::TextDiff::from_lines(expected.as_str(), actual).unified_diff().header("expected", "actual")
+    );
+}
+
+fn run(arguments: &[&str]) -> Run {
+    start(arguments, Stdio::null())
+}
+
+fn pipe(arguments: &[&str], input: &str) -> Run {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(input.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    start(arguments, file.into())
+}
+
+fn start(arguments: &[&str], stdin: Stdio) -> Run {
+    let output = command().current_dir(root()).args(arguments).stdin(stdin).output().expect("the binary");
+    Run {
+        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+        code: output.status.code(),
+    }
+}
