@@ -199,6 +199,7 @@ fn lives_as_documented(version: Version) {
     let cluster = Cluster::start(version);
     it_installs(&cluster);
     users_get_their_roles(&cluster);
+    it_warns_of_presets(&cluster);
     it_upgrades(&cluster);
     it_refuses_only_what_it_must(&cluster);
     it_leaves_only_presets(&cluster);
@@ -212,7 +213,7 @@ fn it_installs(cluster: &Cluster) {
     let preset = cluster.get(&["clusterpodpreset", "corporate-proxy"]);
     assert_eq!(
         preset["spec"]["env"][2]["value"],
-        ".cluster.local,cluster.local,.mysql,mysql,.svc,svc,localhost,127.0.0.1,10.96.0.0/12"
+        "localhost,127.0.0.1,.svc,.cluster.local,10.96.0.0/12,mysql"
     );
     assert_eq!(cluster.diff(), "", "applied again, nothing changes");
     assert!(refused(&cluster.install(&PROXY)).contains("name"), "a name is taken once");
@@ -265,6 +266,60 @@ fn users_get_their_roles(cluster: &Cluster) {
 }
 
 /// With changed values, over CRDs of an older version. What reach wrote stays.
+/// `kubectl apply` of a preset says what is wrong with it, and takes it.
+fn it_warns_of_presets(cluster: &Cluster) {
+    let apply = |env: &Value| {
+        let preset = json!({
+            "apiVersion": "reach.dev/v1alpha1",
+            "kind": "ClusterPodPreset",
+            "metadata": {"name": "warned"},
+            "spec": {"env": env},
+        });
+        let output = cluster.control_plane.kubectl_with_stdin(
+            &["apply", "--dry-run=server", "--filename=-"],
+            preset.to_string().as_bytes(),
+        );
+        ok(&output);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let list = |value: &str| json!([{"name": "No_Proxy", "value": value}]);
+    let proxy = |value: &str| json!([{"name": "https_proxy", "value": value}]);
+    let wrong = [
+        (list("http://web"), "E1"),
+        (list("a;b"), "E2"),
+        (list("a 10.96.,b"), "E4"),
+        (list("10.96.*"), "E4"),
+        (list("fd00::/64"), "E5"),
+        (list("[fd00::1]"), "E5"),
+        (proxy("proxy:3128"), "E7"),
+        (proxy("http://me:secret@proxy:3128"), "E8"),
+        (list("registry:5000"), "W5"),
+        (list("a,0.0.0.0/0"), "W8"),
+    ];
+    // API servers learn of a policy a moment later.
+    eventually("a preset is warned of", || {
+        let said = apply(&wrong[0].0);
+        if said.contains("E1: ") { Ok(()) } else { Err(said) }
+    });
+    for (env, id) in &wrong {
+        let said = apply(env);
+        assert!(said.contains(&format!(": {id}: ")), "{env}: expected {id} in {said:?}");
+        assert_eq!(said.matches("Warning").count(), 1, "{env}: {said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+    for env in [
+        list("localhost,.svc,*.corp.example,10.96.0.0/12,fd00::1,$(EXTRA):80,10.0.0.1-10.0.0.9"),
+        list(""),
+        proxy("http://me:$(PASSWORD)@proxy:3128"),
+        proxy("http://$(ME):$(PASSWORD)@proxy:3128"),
+        proxy("$(PROXY)"),
+        json!([{"name": "https_proxy", "valueFrom": {"secretKeyRef": {"name": "proxy", "key": "url"}}}]),
+        json!([{"name": "TZ", "value": "http://a;b"}]),
+    ] {
+        assert_eq!(apply(&env), "", "{env}");
+    }
+}
+
 fn it_upgrades(cluster: &Cluster) {
     let ca = reach::certs::self_made(&["reach.reach-system.svc".to_owned()]).expect("a certificate").ca_pem;
     let bundle = json!({

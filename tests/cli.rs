@@ -43,6 +43,14 @@ fn inject_shows_a_manifest_as_the_webhook_would_change_it() {
 }
 
 #[test]
+fn inject_gives_a_corporate_ca_to_every_container() {
+    golden(
+        "inject-ca.yaml",
+        &inject("examples/deployment.yaml", &["examples/corporate-ca.yaml"]).succeeded(),
+    );
+}
+
+#[test]
 fn inject_changes_every_kind_that_makes_pods_and_nothing_else() {
     golden("inject-kinds.yaml", &inject("tests/fixtures/cli/kinds.yaml", &[]).succeeded());
     golden("inject-kinds.json", &inject("tests/fixtures/cli/kinds.yaml", &["-o", "json"]).succeeded());

@@ -28,6 +28,11 @@ struct Case<'a> {
 /// The reviews that there are.
 pub fn reviews() -> Vec<Row> {
     let proxy = fixture::snapshot(fixture::proxy(), 0);
+    let as_written = fixture::proxy().into_iter().map(|mut preset| {
+        preset["spec"]["noProxyForm"] = "AsWritten".into();
+        preset
+    });
+    let as_written = fixture::snapshot(as_written, 0);
     let with_ca = fixture::snapshot(fixture::proxy().into_iter().chain([fixture::corporate_ca()]), 0);
     let case = |review: &Value, snapshot, outcome| Case { bytes: fixture::bytes(review), snapshot, outcome };
     let cases = [
@@ -35,16 +40,25 @@ pub fn reviews() -> Vec<Row> {
         case(&fixture::review(), &with_ca, Outcome::injected),
         case(&fixture::unmatched(), &proxy, Outcome::skipped),
         case(&fixture::injected(&proxy), &proxy, Outcome::unchanged),
+        case(&fixture::review(), &as_written, Outcome::injected),
     ];
     let names = [
         "engine: review that is injected",
         "engine: review that is injected, with a volume",
         "engine: review that does not match",
         "engine: review that is already injected",
+        "engine: review that is injected, no_proxy as written",
     ];
-    let rows = names.iter().zip(&cases).zip(cost(&cases));
-    rows.map(|((name, case), nanos)| Row::new(format!("{name} ({} B)", case.bytes.len()), nanos, "ns"))
-        .collect()
+    let nanos = cost(&cases);
+    let rows = names.iter().zip(&cases).zip(&nanos);
+    let mut rows: Vec<Row> = rows
+        .map(|((name, case), nanos)| Row::new(format!("{name} ({} B)", case.bytes.len()), *nanos, "ns"))
+        .collect();
+    let portable = nanos[0] / nanos[4];
+    rows.push(
+        Row::new("engine: no_proxy in the portable form / as written".to_owned(), portable, "").at_most(1.05),
+    );
+    rows
 }
 
 /// The injected review among few and many presets.

@@ -30,7 +30,7 @@ pub struct Arguments {
     #[command(flatten)]
     input: Input,
     /// Form of the output
-    #[arg(short, long, value_name = "FORMAT", default_value = "text", env = "REACH_OUTPUT")]
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
 }
 

@@ -30,7 +30,7 @@ pub struct Arguments {
     #[command(flatten)]
     input: Input,
     /// Form of the output [default: that of each document]
-    #[arg(short, long, value_name = "FORMAT", env = "REACH_OUTPUT")]
+    #[arg(short, long, value_name = "FORMAT")]
     output: Option<Output>,
 }
 

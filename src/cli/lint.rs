@@ -50,7 +50,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SEVERITY", default_value = "error", env = "REACH_FAIL_ON")]
     fail_on: FailOn,
     /// Form of the output
-    #[arg(short, long, value_name = "FORMAT", default_value = "text", env = "REACH_OUTPUT")]
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
     /// Namespace, when the objects of a cluster are looked at [default: all]
     #[arg(short, long, value_name = "NAMESPACE", env = "REACH_NAMESPACE")]

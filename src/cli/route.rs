@@ -52,7 +52,7 @@ pub struct Arguments {
     #[command(flatten)]
     presets: PresetInput,
     /// Form of the output
-    #[arg(short, long, value_name = "FORMAT", default_value = "text", env = "REACH_OUTPUT")]
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
 }
 

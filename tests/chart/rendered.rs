@@ -112,6 +112,7 @@ fn combinations() -> Vec<Value> {
         "extraEnv": [{"name": "RUST_BACKTRACE", "value": "1"}],
         "logFormat": "json",
         "keepPresets": false,
+        "presetWarnings": false,
     });
     let nothing = json!({
         "fullnameOverride": "a-name-that-is-longer-than-what-names-may-have-with-endings",
@@ -372,6 +373,29 @@ fn pods_are_refused_for_want_of_reach_only_when_two_replicas_are_kept() {
         for budget in budgets {
             assert_eq!(budget["spec"]["unhealthyPodEvictionPolicy"], "AlwaysAllow");
             assert_eq!(budget["spec"]["selector"], rendering.only("Deployment")["spec"]["selector"]);
+        }
+    }
+}
+
+#[test]
+fn the_policy_for_presets_warns_and_never_refuses() {
+    for rendering in RENDERINGS.iter() {
+        let is_on = rendering.value("/presetWarnings").as_bool().unwrap_or(true);
+        let policies = rendering.of_kind("ValidatingAdmissionPolicy");
+        let bindings = rendering.of_kind("ValidatingAdmissionPolicyBinding");
+        assert_eq!((policies.len(), bindings.len()), (usize::from(is_on), usize::from(is_on)));
+        for (policy, binding) in policies.into_iter().zip(bindings) {
+            assert_eq!(binding["spec"]["policyName"], policy["metadata"]["name"]);
+            assert_eq!(binding["spec"]["validationActions"], json!(["Warn"]));
+            assert_eq!(policy["spec"]["failurePolicy"], "Ignore");
+            let rules = policy["spec"]["matchConstraints"]["resourceRules"].as_array().expect("a list");
+            assert!(rules.iter().all(|rule| rule["apiGroups"] == json!(["reach.dev"])));
+            // What they say is what `reach lint` says.
+            for validation in policy["spec"]["validations"].as_array().expect("a list") {
+                let message = validation["message"].as_str().expect("a message");
+                let (id, _) = message.split_once(": ").expect("the id of a rule");
+                assert!(reach::lint::RULES.iter().any(|rule| rule.id.to_string() == id), "{message}");
+            }
         }
     }
 }
