@@ -441,8 +441,14 @@ impl Value<'_> {
                 }
                 union.join()
             }
-            Self::Portable { lists, .. } => {
-                let own: Vec<List> = own.iter().map(|list| List::parse(list, Author::Pod)).collect();
+            Self::Portable { lists, text } => {
+                // A pod that comes by again has the very text, and both spellings say the same.
+                let mut other: Vec<&str> = own.iter().copied().filter(|own| own != text).collect();
+                other.dedup();
+                if other.is_empty() {
+                    return text.clone();
+                }
+                let own: Vec<List> = other.iter().map(|list| List::parse(list, Author::Pod)).collect();
                 portable::unite(lists.iter().copied().chain(&own))
             }
             Self::Entries(entries, separator) => {

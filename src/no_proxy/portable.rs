@@ -3,6 +3,7 @@
 //! Each rule stands here because clients disagree without it; docs/no-proxy.md says which ones, and the tests
 //! run their models over both forms.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
@@ -110,31 +111,46 @@ impl List {
 /// know `*` only alone.
 #[must_use]
 pub fn unite<'l>(lists: impl Iterator<Item = &'l List>) -> String {
-    let mut items: Vec<&Item> = Vec::with_capacity(32);
-    items.extend(&LOOPBACK.items);
-    let mut length = 0;
+    let mut united: Vec<&Item> = LOOPBACK.items.iter().collect();
+    let mut merged = Vec::new();
     for list in lists {
         if list.is_any {
             return "*".to_owned();
         }
-        length += list.items.iter().map(|item| item.text.len() + 1).sum::<usize>();
-        items.extend(&list.items);
-    }
-    // Made of sorted runs, which a merge sort takes as they are.
-    items.sort();
-    let mut text = String::with_capacity(length + 20);
-    let mut last = None;
-    for item in items {
-        if last == Some(item) {
-            continue;
+        if !list.items.is_empty() {
+            merge(&united, &list.items, &mut merged);
+            std::mem::swap(&mut united, &mut merged);
         }
-        if last.is_some() {
+    }
+    let mut text = String::with_capacity(united.iter().map(|item| item.text.len() + 1).sum());
+    for item in united {
+        if !text.is_empty() {
             text.push(',');
         }
         text.push_str(&item.text);
-        last = Some(item);
     }
     text
+}
+
+/// Two sorted lists as one, what is in both once.
+fn merge<'l>(one: &[&'l Item], other: &'l [Item], merged: &mut Vec<&'l Item>) {
+    merged.clear();
+    merged.reserve(one.len() + other.len());
+    let (mut ones, mut others) = (one.iter().copied().peekable(), other.iter().peekable());
+    while let (Some(a), Some(b)) = (ones.peek(), others.peek()) {
+        let order = (*a).cmp(b);
+        if order != Ordering::Greater {
+            merged.extend(ones.next());
+        }
+        if order != Ordering::Less {
+            let b = others.next();
+            if order == Ordering::Greater {
+                merged.extend(b);
+            }
+        }
+    }
+    merged.extend(ones);
+    merged.extend(others);
 }
 
 /// What an entry becomes.
@@ -172,7 +188,12 @@ fn expand(entry: &Entry, written: &str, items: &mut Vec<Item>) {
 
 /// Whether this entry makes a client fail for every URL, not only for those that it is about. httpx is the only one.
 fn breaks_clients(entry: &Entry, written: &str) -> bool {
-    *entry != Entry::Reference && !httpx::accepts(written)
+    match entry {
+        // It takes all of these, so there is no need to ask for each; the kubelet alone knows the last.
+        Entry::Any | Entry::Name(_) | Entry::Address(_) | Entry::Range(..) | Entry::Reference => false,
+        Entry::Network(net) if net.addr().is_ipv4() => false,
+        _ => !httpx::accepts(written),
+    }
 }
 
 /// `.x,x`: the first is the names under it for those who take `x` for a host (Node's http agent, axios), the second the
@@ -250,6 +271,15 @@ mod tests {
         ];
         for (list, expected) in cases {
             assert_eq!(own(list), expected, "{list}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_taken_by_httpx() {
+        for entry in
+            ["*", "a", ".a", "*.a.", "my_db", "10.0.0.1", "fd00::1", "10.0.0.0/8", "10.0.0.1-10.0.0.9"]
+        {
+            assert!(!breaks_clients(&Entry::parse(entry), entry) && httpx::accepts(entry), "{entry}");
         }
     }
 
