@@ -151,6 +151,13 @@ fn asking(container_name: &str, then: &str) -> Value {
     asking
 }
 
+/// What a container has fetched. It asks until it is answered, and its log has what curl says of a Service that the node
+/// does not know yet.
+fn pages_in(log: &[u8]) -> String {
+    let log = String::from_utf8_lossy(log);
+    log.lines().filter(|line| !line.starts_with("curl: (")).map(|line| format!("{line}\n")).collect()
+}
+
 pub fn is_kept_for_every_kind_of_container(product: &Product) {
     const NAMESPACE: &str = "promise-kinds";
     let stay = "trap 'exit 0' TERM; sleep infinity & wait";
@@ -189,7 +196,7 @@ pub fn is_kept_for_every_kind_of_container(product: &Product) {
         eventually(&format!("the container {container} has asked both"), || {
             let container = format!("--container={container}");
             let log = product.kubectl(&["logs", "--namespace", NAMESPACE, what, &container]);
-            if log.stdout == both_pages().as_bytes() { Ok(()) } else { Err(text(&log)) }
+            if pages_in(&log.stdout) == both_pages() { Ok(()) } else { Err(text(&log)) }
         });
     };
     for container in ["init", "sidecar", "app"] {
@@ -214,7 +221,7 @@ pub fn is_kept_for_every_kind_of_container(product: &Product) {
     succeeded("kubectl debug", product.kubectl(&[&debug[..], &command].concat()));
     eventually("the ephemeral container has asked both", || {
         let log = product.kubectl(&["logs", "--namespace", NAMESPACE, &pod, "--container=debugger"]);
-        if log.stdout == both_pages().as_bytes() { Ok(()) } else { Err(text(&log)) }
+        if pages_in(&log.stdout) == both_pages() { Ok(()) } else { Err(text(&log)) }
     });
     let job = eventually_within(2 * PATIENCE, "the CronJob makes a Job", || {
         let jobs = product.get(&["jobs", "--namespace", NAMESPACE]);
