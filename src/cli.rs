@@ -13,7 +13,6 @@ mod crds;
 mod explain;
 mod inject;
 mod input;
-
 mod lint;
 mod no_proxy;
 mod route;

@@ -308,6 +308,25 @@ fn explain_says_where_each_value_comes_from() {
 }
 
 #[test]
+fn explain_says_what_a_jvm_cannot_be_told() {
+    let explained = |more: &str| {
+        let preset = format!(
+            "{{apiVersion: reach.dev/v1alpha1, kind: ClusterPodPreset, metadata: {{name: p}}, spec: {{derive: [Java], env: [{more}]}}}}"
+        );
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+        fs::write(file.path(), preset).unwrap();
+        let presets = file.path().to_str().unwrap();
+        run(&["explain", "-f", "examples/deployment.yaml", "--presets", presets]).succeeded()
+    };
+    let list = "{name: no_proxy, value: '.svc,10.0.0.0/9,web:80'}";
+    let with_proxy = explained(&format!("{{name: http_proxy, value: 'http://p:3128'}}, {list}"));
+    assert!(with_proxy.contains("      what a JVM cannot be told: 10.0.0.0/9, web:80\n"), "{with_proxy}");
+    let without = explained(list);
+    assert!(without.contains("    JAVA_TOOL_OPTIONS\n      not added: "), "{without}");
+    assert!(!without.contains("cannot be told"), "{without}");
+}
+
+#[test]
 fn explain_and_inject_agree_on_every_value() {
     for file in ["examples/deployment.yaml", "tests/fixtures/cli/kinds.yaml"] {
         let explained: Value =

@@ -1,5 +1,6 @@
 //! `reach explain`: where each value comes from.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -10,9 +11,10 @@ use super::inject::{place, read_pod};
 use super::input::Input;
 use crate::api::{MergeStrategy, NoProxySource};
 use crate::inject::annotation::warnings;
+use crate::inject::java;
 use crate::inject::merge::{Because, Outcome, Part, Resolved};
 use crate::inject::pod::{Container, Pod};
-use crate::inject::preset::{PresetLevel, VariableValue};
+use crate::inject::preset::{PresetLevel, ProxyVariable, VariableValue};
 use crate::inject::workload::{Workload, workloads};
 use crate::inject::{self, ContainerPlan, LeftAlone, Plan, Target};
 use crate::manifest;
@@ -87,6 +89,9 @@ struct VariableExplanation {
     #[serde(skip_serializing_if = "Option::is_none")]
     value_from: Option<String>,
     rule: &'static str,
+    /// Entries of `no_proxy` that the options of a JVM cannot say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_said: Vec<String>,
     parts: Vec<PartExplanation>,
 }
 
@@ -238,14 +243,16 @@ fn variables(
         let (names, value, rule): (Vec<String>, _, _) = match outcome {
             Outcome::Added => (
                 variable.spellings.iter().map(ToString::to_string).collect(),
-                variable.value.literal(),
+                variable.value.literal().map(Cow::into_owned),
                 ADDED,
             ),
             Outcome::Merged { value, add, .. } => {
                 let names = own_names.chain(add.iter().map(ToString::to_string));
                 (unique(names), Some(value.clone()), if own.is_empty() { ADDED } else { MERGED })
             }
-            Outcome::Kept if own.is_empty() => (vec![], None, NOTHING),
+            Outcome::Kept if own.is_empty() => {
+                (variable.spellings.iter().map(ToString::to_string).collect(), None, NOTHING)
+            }
             Outcome::Kept => (unique(own_names), own_value(), KEPT),
             Outcome::Unmergeable => (unique(own_names), None, UNMERGEABLE),
         };
@@ -254,10 +261,21 @@ fn variables(
             value_from: source.filter(|_| *outcome == Outcome::Added),
             value,
             rule,
+            not_said: Vec::new(),
             parts,
         }
     };
-    resolved.iter().zip(&planned.variables).map(explain).collect()
+    let mut explained: Vec<_> = resolved.iter().zip(&planned.variables).map(explain).collect();
+    let is_no_proxy =
+        |names: &[String]| names.iter().any(|name| ProxyVariable::of(name) == Some(ProxyVariable::No));
+    let list = explained.iter().find(|explained| is_no_proxy(&explained.names));
+    let list = list.and_then(|explained| explained.value.clone()).unwrap_or_default();
+    for (explained, variable) in explained.iter_mut().zip(resolved) {
+        if variable.is_java() && explained.rule != NOTHING {
+            (_, explained.not_said) = java::non_proxy_hosts(&list);
+        }
+    }
+    explained
 }
 
 const ADDED: &str = "added: the container does not have it";
@@ -360,6 +378,9 @@ fn write_text(out: &mut String, explanation: &Explanation) -> std::fmt::Result {
                 (None, None) => writeln!(out, "    {names}")?,
             }
             writeln!(out, "      {}", variable.rule)?;
+            if !variable.not_said.is_empty() {
+                writeln!(out, "      what a JVM cannot be told: {}", variable.not_said.join(", "))?;
+            }
             for part in &variable.parts {
                 let mark = if part.used { '+' } else { '-' };
                 let who = part.preset.as_deref().unwrap_or("the container itself");

@@ -1,5 +1,6 @@
 //! `reach no-proxy`: the list that a pod gets, entry by entry.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -203,7 +204,7 @@ fn sources(
         text: text.to_owned(),
     };
     let value = match outcome {
-        Outcome::Added => variable.value.literal(),
+        Outcome::Added => variable.value.literal().map(Cow::into_owned),
         Outcome::Merged { value, .. } => Some(value.clone()),
         Outcome::Kept | Outcome::Unmergeable => {
             return match own.last().filter(|own| !own.is_from()) {

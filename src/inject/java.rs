@@ -67,6 +67,7 @@ pub fn non_proxy_hosts(list: &str) -> (Vec<String>, Vec<String>) {
                 None => patterns.push(text.to_owned()),
             },
             Entry::Address(std::net::IpAddr::V6(address)) => patterns.push(format!("[{address}]")),
+            // Its twin without brackets is there, too.
             Entry::Bracketed(_) => {}
             Entry::Address(_) => patterns.push(text.to_owned()),
             entry => match entry.network_v4().and_then(|net| globs(net.network(), net.prefix_len())) {
@@ -75,7 +76,6 @@ pub fn non_proxy_hosts(list: &str) -> (Vec<String>, Vec<String>) {
             },
         }
     }
-    // A pattern is read up to white space or a quote; names and addresses have none.
     (patterns, unsaid)
 }
 

@@ -3,6 +3,8 @@
 //! [`resolve`] merges the two levels of presets; [`meet`] lets the result meet a container's own
 //! variables. Both are pure, and the only places where merge strategies are interpreted.
 
+use std::borrow::Cow;
+
 use super::java;
 use super::pod::{Container, EnvVar};
 use super::preset::{Preset, PresetLevel, ProxyVariable, Variable, VariableValue};
@@ -236,7 +238,7 @@ fn unite_lists<'s>(parts: &[Part<'s>], derived: Derived<'s>) -> Value<'s> {
     let of_cluster = parts.iter().flat_map(|part| derived.lists(&part.preset.no_proxy_from));
     match form(parts) {
         NoProxyForm::Portable => {
-            let own = parts.iter().filter_map(|part| part.variable.list.as_ref());
+            let own = parts.iter().filter_map(|part| part.variable.list.as_deref());
             let lists: Vec<&'s List> = own.chain(of_cluster).collect();
             let text = portable::unite(lists.iter().copied());
             Value::Portable { lists, text }
@@ -363,7 +365,7 @@ fn effective(
         Outcome::Merged { value, .. } => Some(value.clone()),
         Outcome::Kept => own(),
         // What cannot be seen may say more, but hardly less.
-        Outcome::Added | Outcome::Unmergeable => variables[position].value.literal(),
+        Outcome::Added | Outcome::Unmergeable => variables[position].value.literal().map(Cow::into_owned),
     }
 }
 
@@ -385,8 +387,9 @@ impl<'s> Resolved<'s> {
     }
 
     /// Whether it says what the container's proxy variables become.
-    fn is_java(&self) -> bool {
-        self.parts.iter().any(|part| part.variable.value == VariableValue::Java)
+    #[must_use]
+    pub fn is_java(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.variable.value, VariableValue::Java))
     }
 
     /// Lets it meet the container's own variables. `extra` is an entry that the container itself is the reason for.
@@ -396,10 +399,9 @@ impl<'s> Resolved<'s> {
             let is_nothing = self.is_java() && self.value.literal().is_some_and(|value| value.is_empty());
             return if is_nothing { Outcome::Kept } else { Outcome::Added };
         }
-        if matches!(self.value, Value::Source(_))
-            || (self.strategy == MergeStrategy::Replace && !own.is_empty())
-        {
-            return if own.is_empty() { Outcome::Added } else { Outcome::Kept };
+        let replaces = self.strategy == MergeStrategy::Replace || matches!(self.value, Value::Source(_));
+        if replaces && !own.is_empty() {
+            return Outcome::Kept;
         }
         if own.iter().any(|(_, variable)| variable.is_from()) {
             return Outcome::Unmergeable;
@@ -422,11 +424,14 @@ impl<'s> Resolved<'s> {
 impl Value<'_> {
     /// The literal value, or `None` when it comes from elsewhere.
     #[must_use]
-    pub fn literal(&self) -> Option<String> {
+    pub fn literal(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::List(list) => Some(list.join()),
-            Self::Portable { text, .. } => Some(text.clone()),
-            Self::Entries(entries, separator) => Some(entries.join(separator)),
+            Self::List(list) => Some(list.join().into()),
+            Self::Portable { text, .. } => Some(text.into()),
+            Self::Entries(entries, separator) => Some(match entries[..] {
+                [entry] => entry.into(),
+                _ => entries.join(separator).into(),
+            }),
             Self::Source(_) => None,
         }
     }

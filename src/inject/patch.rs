@@ -3,6 +3,8 @@
 //! Only `add`, and only at places that the very object received has: Kubernetes rejects a pod whose
 //! patch does not apply, whatever the failure policy of the webhook says.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::merge::{Outcome, Resolved, Value as Merged};
@@ -125,9 +127,9 @@ impl Patch {
                 Outcome::Merged { value, add, .. } => (add, Some(value)),
                 Outcome::Kept | Outcome::Unmergeable => continue,
             };
-            let literal = match (&variable.value, value) {
-                (_, Some(value)) => Some(value.clone()),
-                (merged, None) => merged.literal(),
+            let literal = match value {
+                Some(value) => Some(Cow::from(value)),
+                None => variable.value.literal(),
             };
             for name in names {
                 self.begin_item(&path, exists, empty);

@@ -80,7 +80,7 @@ pub struct Variable {
     /// Where its value comes from.
     pub value: VariableValue,
     /// A literal `no_proxy`, read.
-    pub(super) list: Option<List>,
+    pub(super) list: Option<Box<List>>,
     pub(super) strategy: Option<MergeStrategy>,
     pub(super) separator: Option<Box<str>>,
 }
@@ -314,7 +314,7 @@ impl Variable {
         let proxy = ProxyVariable::of(&item.name);
         let list = match &value {
             VariableValue::Literal(text) if proxy == Some(ProxyVariable::No) => {
-                Some(List::parse(text, Author::Preset))
+                Some(Box::new(List::parse(text, Author::Preset)))
             }
             _ => None,
         };

@@ -20,8 +20,6 @@ use crate::clients::httpx;
 pub struct List {
     /// Sorted, each once.
     items: Box<[Item]>,
-    /// The list is `*` alone.
-    is_any: bool,
     /// Entries that are left out, as written.
     left_out: Box<[Box<str>]>,
 }
@@ -56,10 +54,12 @@ pub enum Author {
     Pod,
 }
 
+/// The name that stays alone: nothing is under it unless somebody says so.
+const LOCALHOST: &str = "localhost";
+
 /// What is on every list: a proxy cannot reach the loopback of a pod. Go and Ruby know without being told.
 ///
 /// `::1` is not: Ruby splits entries at colons, and then `::1` covers every IPv4 address that ends in `.1`.
-const LOCALHOST: &str = "localhost";
 static LOOPBACK: LazyLock<List> = LazyLock::new(|| List::parse("localhost,127.0.0.1", Author::Preset));
 
 // === impl List ===
@@ -70,21 +70,29 @@ impl List {
     pub fn parse(text: &str, author: Author) -> Self {
         let mut items = Vec::new();
         let mut left_out = Vec::new();
-        let mut is_any = None;
         for written in entries(text) {
             let entry = Entry::parse(written);
-            is_any = Some(is_any.unwrap_or(true) && entry == Entry::Any);
-            expand(&entry, written, &mut items);
-            if breaks_clients(&entry, written) {
-                match author {
-                    Author::Preset => left_out.push(written.into()),
-                    Author::Pod => items.push(Item::new(Class::Other, 0, written.into())),
-                }
+            if !breaks_clients(&entry, written) {
+                expand(&entry, written, &mut items);
+                continue;
+            }
+            if let Entry::Bracketed(address) = entry {
+                // What most clients compare with, and none minds.
+                expand(&Entry::Address(address.into()), written, &mut items);
+            }
+            match author {
+                Author::Preset => left_out.push(written.into()),
+                Author::Pod => items.push(Item::new(Class::Other, 0, written.into())),
             }
         }
         items.sort_unstable();
         items.dedup();
-        Self { items: items.into(), is_any: is_any.unwrap_or(false), left_out: left_out.into() }
+        Self { items: items.into(), left_out: left_out.into() }
+    }
+
+    /// Whether it is `*` alone.
+    fn is_any(&self) -> bool {
+        matches!(&*self.items, [item] if item.class == Class::Any) && self.left_out.is_empty()
     }
 
     /// Entries that are left out, as written: each would make a client fail for every URL.
@@ -114,7 +122,7 @@ pub fn unite<'l>(lists: impl Iterator<Item = &'l List>) -> String {
     let mut united: Vec<&Item> = LOOPBACK.items.iter().collect();
     let mut merged = Vec::new();
     for list in lists {
-        if list.is_any {
+        if list.is_any() {
             return "*".to_owned();
         }
         if !list.items.is_empty() {
@@ -153,15 +161,13 @@ fn merge<'l>(one: &[&'l Item], other: &'l [Item], merged: &mut Vec<&'l Item>) {
     merged.extend(others);
 }
 
-/// What an entry becomes.
+/// What an entry becomes that breaks no client.
 fn expand(entry: &Entry, written: &str, items: &mut Vec<Item>) {
     let mut push = |class, number, text: String| items.push(Item::new(class, number, text.into()));
     match entry {
         Entry::Any => push(Class::Any, 0, "*".to_owned()),
         Entry::Name(name) => expand_name(name, push),
         Entry::Address(address) => push(Class::Address, number(*address), address.to_string()),
-        // Unbracketed: that is what most clients compare with.
-        Entry::Bracketed(address) => push(Class::Address, (*address).into(), address.to_string()),
         Entry::Network(IpNet::V4(net)) => {
             let masked = net.trunc();
             // httpx reads only what stands before the slash, so the address that was written stays for it.
@@ -171,18 +177,15 @@ fn expand(entry: &Entry, written: &str, items: &mut Vec<Item>) {
             let sort = number(masked.addr().into()) << 8 | u128::from(masked.prefix_len());
             push(Class::Network, sort, masked.to_string());
         }
-        // httpx fails for every URL when there is one in the list.
-        Entry::Network(IpNet::V6(_)) => {}
         Entry::Range(from, to) => {
             let sort = number((*from).into()) << 32 | number((*to).into());
             push(Class::Range, sort, format!("{from}-{to}"));
         }
-        _ if breaks_clients(entry, written) => {}
         // As written: an entry without its port would let more past the proxy.
         Entry::Port { .. } => push(Class::Port, 0, written.to_ascii_lowercase()),
         Entry::Wildcard => push(Class::Other, 0, written.to_ascii_lowercase()),
         // Names of variables have a case.
-        Entry::Reference | Entry::Other(_) => push(Class::Other, 0, written.to_owned()),
+        _ => push(Class::Other, 0, written.to_owned()),
     }
 }
 
@@ -207,7 +210,6 @@ fn expand_name(name: &Name, mut push: impl FnMut(Class, u128, String)) {
             push(Class::Name, 0, format!(".{text}{end},{text}{end}"));
             continue;
         }
-        // It is on every list, and nothing is under it unless somebody says so.
         push(Class::Name, 0, format!("{text}{end}"));
         if name.form != NameForm::Bare {
             push(Class::Name, 0, format!(".{text}{end}"));
