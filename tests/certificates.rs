@@ -27,17 +27,10 @@ mod rotation;
 mod tls_secret;
 
 use std::process::ExitCode;
-use std::sync::{Arc, PoisonError, RwLock};
 
 use cluster::Cluster;
-use libtest_mimic::{Arguments, Trial};
-
-/// Names tests by their functions.
-macro_rules! tests {
-    ($($module:ident::$name:ident),* $(,)?) => {
-        [$((concat!(stringify!($module), "::", stringify!($name)), $module::$name as fn(&Cluster))),*]
-    };
-}
+use libtest_mimic::Arguments;
+use support::runner::{run, tests};
 
 /// Tests at the same time: nearly all of their time they wait.
 const TOGETHER: usize = 8;
@@ -45,7 +38,7 @@ const TOGETHER: usize = 8;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(TOGETHER));
-    let together = tests![
+    let together = tests!(Cluster:
         // The longest first.
         rotation::of_leaves_and_of_the_ca_fails_no_pod,
         cert_manager::renews_and_its_injector_writes_the_bundle,
@@ -58,33 +51,8 @@ fn main() -> ExitCode {
         clients::without_the_right_certificate_are_refused,
         check::says_what_is_wrong,
         check::brings_crds_up_to_date,
-    ];
+    );
     // This takes away what the others stand on.
-    let alone = tests![outage::of_the_api_servers_lets_no_certificate_expire];
-    if arguments.list {
-        let names = together.iter().chain(&alone).map(|(name, _)| Trial::test(*name, || Ok(()))).collect();
-        return libtest_mimic::run(&arguments, names).exit_code();
-    }
-
-    // Started by this thread, which outlives all tests: the kernel ends processes with the thread that started them.
-    let cluster = Arc::new(RwLock::new(Cluster::start()));
-    let trial = |name: &str, test: fn(&Cluster), alone: bool| {
-        let cluster = Arc::clone(&cluster);
-        Trial::test(name, move || {
-            // A test that failed under the lock has told so itself.
-            if alone {
-                test(&cluster.write().unwrap_or_else(PoisonError::into_inner));
-            } else {
-                test(&cluster.read().unwrap_or_else(PoisonError::into_inner));
-            }
-            Ok(())
-        })
-    };
-    let trials = together
-        .iter()
-        .map(|(name, test)| trial(name, *test, false))
-        .chain(alone.iter().map(|(name, test)| trial(name, *test, true)))
-        .collect();
-    // Not `exit`, which would drop nothing and so leave the control plane's folder behind.
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let alone = tests!(Cluster: outage::of_the_api_servers_lets_no_certificate_expire);
+    run(&arguments, together, alone, Cluster::start)
 }

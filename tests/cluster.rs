@@ -18,18 +18,10 @@ mod machine;
 mod pods;
 
 use std::process::ExitCode;
-use std::sync::{Arc, PoisonError, RwLock};
 
-use libtest_mimic::{Arguments, Trial};
-
+use libtest_mimic::Arguments;
 use support::node::{self, Cluster, Options};
-
-/// Names tests by their functions.
-macro_rules! tests {
-    ($($module:ident::$name:ident),* $(,)?) => {
-        [$((concat!(stringify!($module), "::", stringify!($name)), $module::$name as fn(&Cluster))),*]
-    };
-}
+use support::runner::{list, run, tests};
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
@@ -39,7 +31,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     let arguments = Arguments::from_args();
-    let together = tests![
+    let together = tests!(Cluster:
         machine::is_a_ready_node,
         machine::has_two_api_servers,
         machine::reaches_nothing_that_listens_outside_of_it,
@@ -48,48 +40,12 @@ fn main() -> ExitCode {
         pods::reach_only_their_neighbours_without_a_proxy,
         pods::reach_only_the_outside_with_http_proxy_written_by_hand,
         pods::use_the_proxy_that_they_are_told,
-    ];
+    );
     // These take away what the others stand on.
-    let alone = tests![machine::comes_back_when_it_was_switched_off];
-    if arguments.list {
-        let names = together.iter().chain(&alone).map(|(name, _)| Trial::test(*name, || Ok(()))).collect();
-        return libtest_mimic::run(&arguments, names).exit_code();
-    }
-    if !node::missing().is_empty() {
-        let ignored = together
-            .iter()
-            .chain(&alone)
-            .map(|(name, _)| Trial::test(*name, || Ok(())).with_ignored_flag(true));
-        let _ = libtest_mimic::run(&arguments, ignored.collect());
+    let alone = tests!(Cluster: machine::comes_back_when_it_was_switched_off);
+    if !arguments.list && !node::missing().is_empty() {
+        list(&arguments, together.into_iter().chain(alone), true);
         return node::report_missing();
     }
-
-    let cluster = Cluster::start(Options::default().with_second_api_server());
-    let timings = cluster.timings();
-    println!(
-        "cluster: API server ready after {:.1} s, node after {:.1} s, everything after {:.1} s",
-        timings.api.as_secs_f32(),
-        timings.node.as_secs_f32(),
-        timings.ready.as_secs_f32()
-    );
-    let cluster = Arc::new(RwLock::new(cluster));
-    let trial = |name: &str, test: fn(&Cluster), alone: bool| {
-        let cluster = Arc::clone(&cluster);
-        Trial::test(name, move || {
-            // A test that failed under the lock has told so itself.
-            if alone {
-                test(&cluster.write().unwrap_or_else(PoisonError::into_inner));
-            } else {
-                test(&cluster.read().unwrap_or_else(PoisonError::into_inner));
-            }
-            Ok(())
-        })
-    };
-    let trials = together
-        .iter()
-        .map(|(name, test)| trial(name, *test, false))
-        .chain(alone.iter().map(|(name, test)| trial(name, *test, true)))
-        .collect();
-    // Not `exit`, which would drop nothing and so leave the cluster behind.
-    libtest_mimic::run(&arguments, trials).exit_code()
+    run(&arguments, together, alone, || Cluster::start(Options::default().with_second_api_server()))
 }

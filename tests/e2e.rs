@@ -20,21 +20,14 @@ mod sources;
 mod values;
 
 use std::process::ExitCode;
-use std::sync::{Arc, PoisonError, RwLock};
 
 use cluster::Cluster;
-use libtest_mimic::{Arguments, Trial};
-
-/// Names tests by their functions.
-macro_rules! tests {
-    ($($module:ident::$name:ident),* $(,)?) => {
-        [$((concat!(stringify!($module), "::", stringify!($name)), $module::$name as fn(&Cluster))),*]
-    };
-}
+use libtest_mimic::Arguments;
+use support::runner::{run, tests};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let together = tests![
+    let together = tests!(Cluster:
         crds::are_described_to_kubectl,
         crds::show_what_presets_do_in_columns,
         crds::accept_every_example,
@@ -61,38 +54,13 @@ fn main() -> ExitCode {
         changes::of_replicas_fail_no_pod,
         changes::are_counted_in_metrics,
         changes::write_no_value_to_any_log,
-    ];
+    );
     // These take away what the others stand on.
-    let alone = tests![
+    let alone = tests!(Cluster:
         // A Node is a place for pods of DaemonSets.
         sources::that_are_networks_and_nodes_are_in_the_next_pod,
         changes::that_store_a_malformed_preset_leave_the_others_working,
         changes::of_the_api_server_leave_the_last_presets_serving,
-    ];
-    if arguments.list {
-        let names = together.iter().chain(&alone).map(|(name, _)| Trial::test(*name, || Ok(()))).collect();
-        return libtest_mimic::run(&arguments, names).exit_code();
-    }
-
-    // Started by this thread, which outlives all tests: the kernel ends processes with the thread that started them.
-    let cluster = Arc::new(RwLock::new(Cluster::start()));
-    let trial = |name: &str, test: fn(&Cluster), alone: bool| {
-        let cluster = Arc::clone(&cluster);
-        Trial::test(name, move || {
-            // A test that failed under the lock has told so itself.
-            if alone {
-                test(&cluster.write().unwrap_or_else(PoisonError::into_inner));
-            } else {
-                test(&cluster.read().unwrap_or_else(PoisonError::into_inner));
-            }
-            Ok(())
-        })
-    };
-    let trials = together
-        .iter()
-        .map(|(name, test)| trial(name, *test, false))
-        .chain(alone.iter().map(|(name, test)| trial(name, *test, true)))
-        .collect();
-    // Not `exit`, which would drop nothing and so leave the control plane's folder behind.
-    libtest_mimic::run(&arguments, trials).exit_code()
+    );
+    run(&arguments, together, alone, Cluster::start)
 }

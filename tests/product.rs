@@ -28,25 +28,17 @@ mod rights;
 mod scope;
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Instant;
 
-use libtest_mimic::{Arguments, Trial};
-
+use libtest_mimic::Arguments;
 use place::Product;
 use support::node;
-
-/// Names tests by their functions.
-macro_rules! tests {
-    ($($module:ident::$name:ident),* $(,)?) => {
-        [$((concat!(stringify!($module), "::", stringify!($name)), $module::$name as fn(&Product))),*]
-    };
-}
+use support::runner::{list, run, tests};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
+    // In this order: each of them changes what is installed.
     arguments.test_threads = Some(1);
-    let tests = tests![
+    let tests = tests!(Product:
         install::takes_one_command_under_the_restricted_level,
         promise::is_kept_for_unchanged_deployments,
         promise::is_kept_for_every_kind_of_container,
@@ -64,31 +56,11 @@ fn main() -> ExitCode {
         change::to_no_replica_stops_nobody,
         change::to_no_replica_with_policy_fail_stops_no_one_it_should_not,
         change::by_a_cold_start_heals_by_itself,
-    ];
+    );
     let existing = place::Existing::from_environment();
-    let runnable = existing.is_some() || node::missing().is_empty();
-    if arguments.list || !runnable {
-        let names = tests.iter().map(|(name, _)| Trial::test(*name, || Ok(())).with_ignored_flag(!runnable));
-        let listed = libtest_mimic::run(&arguments, names.collect()).exit_code();
-        return if runnable || arguments.list { listed } else { node::report_missing() };
+    if !arguments.list && existing.is_none() && !node::missing().is_empty() {
+        list(&arguments, tests.into_iter(), true);
+        return node::report_missing();
     }
-    let product = Arc::new(match existing {
-        Some(existing) => Product::of(existing),
-        None => Product::start(),
-    });
-    let start = Instant::now();
-    let trial = |name: &str, test: fn(&Product)| {
-        let product = Arc::clone(&product);
-        Trial::test(name, move || {
-            let start = Instant::now();
-            test(&product);
-            println!("took {:.0} s", start.elapsed().as_secs_f32());
-            Ok(())
-        })
-    };
-    let trials = tests.iter().map(|(name, test)| trial(name, *test)).collect();
-    // Not `exit`, which would drop nothing and so leave the cluster behind.
-    let exit = libtest_mimic::run(&arguments, trials).exit_code();
-    println!("product: {:.0} s", start.elapsed().as_secs_f32());
-    exit
+    run(&arguments, vec![], tests, || existing.map_or_else(Product::start, Product::of))
 }

@@ -73,13 +73,6 @@ impl Product {
     pub fn start() -> Self {
         let archive = archive();
         let cluster = Cluster::start(Options::default().with_second_api_server());
-        let timings = cluster.timings();
-        println!(
-            "cluster: API server ready after {:.1} s, node after {:.1} s, everything after {:.1} s",
-            timings.api.as_secs_f32(),
-            timings.node.as_secs_f32(),
-            timings.ready.as_secs_f32()
-        );
         println!("image: {}", cluster.import_reach(&archive));
         Self { place: Place::Node(Box::new(cluster)), release: Mutex::default() }
     }

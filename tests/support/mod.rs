@@ -2,7 +2,7 @@
 //!
 //! (A folder with a `mod.rs`, because Cargo would take a `tests/support.rs` for a test of its own.)
 
-#![allow(dead_code, unused_imports, reason = "each test binary uses only a part of it")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses only a part of it")]
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ pub mod load;
 pub mod node;
 pub mod pki;
 pub mod process;
+pub mod runner;
 pub mod serve;
 pub mod workloads;
 

@@ -104,7 +104,6 @@ pub struct Cluster {
     launcher: Launcher,
     layout: Layout,
     options: Options,
-    timings: Timings,
     /// Client images that are in the cluster.
     provided: Mutex<Vec<Client>>,
     /// Locked as long as this cluster has its number.
@@ -149,6 +148,13 @@ pub struct Timings {
     pub node: Duration,
     /// Until everything was.
     pub ready: Duration,
+}
+
+impl std::fmt::Display for Timings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [api, node, ready] = [self.api, self.node, self.ready].map(|time| time.as_secs_f32());
+        write!(f, "API server ready after {api:.1} s, node after {node:.1} s, everything after {ready:.1} s")
+    }
 }
 
 /// A client program of this machine, as an image.
@@ -221,17 +227,20 @@ impl Cluster {
         remove::remains(options.number);
         remove::when_interrupted(options.number);
         let layout = Layout::new(&options);
-        let mut cluster = Self {
+        let cluster = Self::of(layout, options, lock);
+        println!("cluster: {}", cluster.start_all());
+        cluster
+    }
+
+    fn of(layout: Layout, options: Options, lock: File) -> Self {
+        Self {
             parts: Mutex::default(),
             launcher: Launcher::new(),
             layout,
             options,
-            timings: Timings::default(),
             provided: Mutex::default(),
             _lock: lock,
-        };
-        cluster.timings = cluster.start_all();
-        cluster
+        }
     }
 
     /// The [detached](Options::detached) cluster that runs already, if one does.
@@ -246,15 +255,7 @@ impl Cluster {
         if !layout.api_is_ready(&layout.kubeconfig) {
             return None;
         }
-        Some(Self {
-            parts: Mutex::default(),
-            launcher: Launcher::new(),
-            layout,
-            options,
-            timings: Timings::default(),
-            provided: Mutex::default(),
-            _lock: lock,
-        })
+        Some(Self::of(layout, options, lock))
     }
 
     /// Ends and removes the cluster of a number, if there is one.
@@ -264,11 +265,6 @@ impl Cluster {
     pub fn remove(number: u8) {
         let _lock = layout::lock(number);
         remove::remains(number);
-    }
-
-    /// How long the start took.
-    pub fn timings(&self) -> Timings {
-        self.timings
     }
 
     /// A kubeconfig of a user in the group `system:masters`, who may do everything.
