@@ -155,7 +155,7 @@ fn asking(container_name: &str, then: &str) -> Value {
 /// does not know yet.
 fn pages_in(log: &[u8]) -> String {
     let log = String::from_utf8_lossy(log);
-    log.lines().filter(|line| !line.starts_with("curl: (")).map(|line| format!("{line}\n")).collect()
+    log.split_inclusive('\n').filter(|line| !line.starts_with("curl: (")).collect()
 }
 
 pub fn is_kept_for_every_kind_of_container(product: &Product) {
