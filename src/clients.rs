@@ -20,7 +20,7 @@ mod go;
 pub(crate) mod httpx;
 mod java;
 mod node;
-mod proxy;
+pub(crate) mod proxy;
 mod python;
 mod reqwest;
 mod ruby;
@@ -243,7 +243,11 @@ impl Why {
     }
 
     fn entry(variable: &Variable<'_>, entry: &str, rule: &'static str) -> Self {
-        Self { variable: Some(variable.name.to_owned()), entry: Some(entry.to_owned()), rule }
+        Self {
+            variable: Some(variable.name.to_owned()),
+            entry: Some(proxy::without_credentials(entry)),
+            rule,
+        }
     }
 
     /// Nothing in the list, if there is one, lets the target past the proxy.

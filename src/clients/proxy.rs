@@ -5,16 +5,55 @@ pub fn scheme(value: &str) -> Option<String> {
     value.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase())
 }
 
+/// A proxy's URL as people write it, with or without a scheme, in parts.
+///
+/// Passwords are often not encoded as they should be. So all that stands in front of the last `@` is taken for user and
+/// password: rather too much than a part of a password among the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written<'a> {
+    /// What stands in front of `://`.
+    pub scheme: Option<&'a str>,
+    /// User and password.
+    pub userinfo: Option<&'a str>,
+    /// The host, an IPv6 address in its brackets.
+    pub host: &'a str,
+    /// What stands behind the host's colon.
+    pub port: Option<&'a str>,
+    /// Path, query and fragment.
+    pub rest: &'a str,
+}
+
+impl<'a> Written<'a> {
+    /// Takes a value apart; every value has parts.
+    #[must_use]
+    pub fn read(value: &'a str) -> Self {
+        // A password can have `://` in it, but no scheme a colon. References are for the kubelet to replace.
+        let is_scheme = |text: &&str| {
+            text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.$()_".contains(&b)) && !text.is_empty()
+        };
+        let scheme = value.split_once("://").map(|(scheme, _)| scheme).filter(is_scheme);
+        let value = scheme.map_or(value, |scheme| &value[scheme.len() + 3..]);
+        let (userinfo, value) = match value.rsplit_once('@') {
+            Some((userinfo, value)) => (Some(userinfo), value),
+            None => (None, value),
+        };
+        let (authority, rest) = value.split_at(value.find(['/', '?', '#']).unwrap_or(value.len()));
+        let end = authority.rfind(']').map_or(0, |at| at + 1);
+        let (host, port) = match authority[end..].split_once(':') {
+            Some((behind, port)) => (&authority[..end + behind.len()], Some(port)),
+            None => (authority, None),
+        };
+        Self { scheme, userinfo, host, port, rest }
+    }
+}
+
 /// The value without user and password, which nobody has to see.
+#[must_use]
 pub fn without_credentials(value: &str) -> String {
-    let (scheme, rest) = value.split_once("://").map_or((None, value), |(scheme, rest)| (Some(scheme), rest));
-    let end = rest.find('/').unwrap_or(rest.len());
-    // A password may have a slash that is not encoded.
-    let rest = match rest[..end].rfind('@').or_else(|| rest.rfind('@')) {
-        Some(at) => &rest[at + 1..],
-        None => rest,
-    };
-    scheme.map_or_else(|| rest.to_owned(), |scheme| format!("{scheme}://{rest}"))
+    let Written { scheme, userinfo, .. } = Written::read(value);
+    let scheme = scheme.map_or(0, |scheme| scheme.len() + 3);
+    let userinfo = userinfo.map_or(0, |userinfo| userinfo.len() + 1);
+    format!("{}{}", &value[..scheme], &value[scheme + userinfo..])
 }
 
 /// The scheme of a value that the URL Standard's parser takes as a whole URL with a host: what `new URL()`
@@ -63,9 +102,31 @@ mod tests {
 
     #[test]
     fn credentials_are_not_shown() {
-        assert_eq!(without_credentials("http://me:s3cret@proxy:3128/"), "http://proxy:3128/");
-        assert_eq!(without_credentials("me:s3/cr@et@proxy:3128"), "proxy:3128");
-        assert_eq!(without_credentials("proxy:3128"), "proxy:3128");
+        for (value, shown) in [
+            ("http://me:s3cret@proxy:3128/", "http://proxy:3128/"),
+            ("me:s3/cr@et@proxy:3128", "proxy:3128"),
+            ("http://me:a@b/c@proxy:1", "http://proxy:1"),
+            ("me:pa://ss@proxy:1", "proxy:1"),
+            ("$(SCHEME)://me:x@proxy", "$(SCHEME)://proxy"),
+            ("proxy:3128", "proxy:3128"),
+            ("", ""),
+        ] {
+            assert_eq!(without_credentials(value), shown, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_url_in_parts() {
+        let read = |value| {
+            let Written { scheme, userinfo, host, port, rest } = Written::read(value);
+            (scheme, userinfo, host, port, rest)
+        };
+        assert_eq!(read("http://proxy:3128/x?y"), (Some("http"), None, "proxy", Some("3128"), "/x?y"));
+        assert_eq!(read("proxy"), (None, None, "proxy", None, ""));
+        assert_eq!(read("me:p#1@[fd00::1]:80"), (None, Some("me:p#1"), "[fd00::1]", Some("80"), ""));
+        assert_eq!(read("http://[fd00::1]#"), (Some("http"), None, "[fd00::1]", None, "#"));
+        assert_eq!(read("me:a://b@proxy:"), (None, Some("me:a://b"), "proxy", Some(""), ""));
+        assert_eq!(read("://"), (None, None, "", Some(""), "//"));
     }
 
     #[test]

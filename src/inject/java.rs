@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
+use crate::clients::proxy::Written;
 use crate::no_proxy::entries;
 use crate::no_proxy::entry::Entry;
 use crate::no_proxy::portable::{Author, List, unite};
@@ -110,23 +111,22 @@ struct Address<'a> {
     port: &'a str,
 }
 
-/// The host and the port of a proxy URL. User and password stay behind: everyone who sees a process sees its options.
+/// The host and the port of a proxy's URL, when it is clear which they are. User and password stay behind: everyone who
+/// sees a process sees its options.
 fn address(url: &str) -> Option<Address<'_>> {
-    let (scheme, rest) = url.trim().split_once("://").unwrap_or(("http", url.trim()));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let (host, port) = match host_and_port.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port),
-        _ => (host_and_port, ""),
+    let Written { scheme, userinfo, host, port, .. } = Written::read(url.trim());
+    // Either a password that is not encoded, or a path with an `@` in it.
+    if userinfo.is_some_and(|userinfo| userinfo.contains(['/', '?', '#'])) {
+        return None;
+    }
+    let port = match port.filter(|port| !port.is_empty()) {
+        None if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) => "443",
+        None => "80",
+        Some(port) => port,
     };
-    let port = match port {
-        "" if scheme.eq_ignore_ascii_case("https") => "443",
-        "" => "80",
-        port => port,
-    };
-    // What separates options cannot be part of one.
-    let is_plain = |text: &str| !text.is_empty() && !text.contains([' ', '\t', '\n', '"', '\'']);
-    (is_plain(host) && is_plain(port)).then_some(Address { host, port })
+    // What separates options cannot be part of one, and what a reference stands for can have a password in it.
+    let is_host = !host.is_empty() && !host.contains([' ', '\t', '\n', '\r', '"', '\'', '$']);
+    (is_host && port.parse::<u16>().is_ok()).then_some(Address { host, port })
 }
 
 #[cfg(test)]
@@ -138,6 +138,8 @@ mod tests {
         let cases = [
             ("http://proxy:3128", "-Dhttp.proxyHost=proxy -Dhttp.proxyPort=3128"),
             ("http://user:p%40ss@proxy:3128/", "-Dhttp.proxyHost=proxy -Dhttp.proxyPort=3128"),
+            ("http://user:a@b@proxy:3128", "-Dhttp.proxyHost=proxy -Dhttp.proxyPort=3128"),
+            ("http://user:$(PASSWORD)@proxy", "-Dhttp.proxyHost=proxy -Dhttp.proxyPort=80"),
             ("proxy:3128", "-Dhttp.proxyHost=proxy -Dhttp.proxyPort=3128"),
             ("https://proxy", "-Dhttp.proxyHost=proxy -Dhttp.proxyPort=443"),
             ("http://[fd00::1]:8080", "-Dhttp.proxyHost=[fd00::1] -Dhttp.proxyPort=8080"),
@@ -147,7 +149,17 @@ mod tests {
             let said = options(Proxies { http: Some(url), ..Proxies::default() }, "");
             assert_eq!(said, format!("{expected} -Dhttp.nonProxyHosts=localhost|127.0.0.1"), "{url}");
         }
-        for url in ["", "http://", "http://a b:1"] {
+        for url in [
+            "",
+            "http://",
+            "http://a b:1",
+            "http://me:s3c/r@t@proxy:1",
+            "http://me:s3c#ret@proxy:1",
+            "$(PROXY_URL)",
+            "http://$(PROXY)",
+            "http://me:$(REST)",
+            "http://proxy:port",
+        ] {
             assert_eq!(options(Proxies { http: Some(url), ..Proxies::default() }, ""), "", "{url}");
         }
     }

@@ -62,13 +62,6 @@ pub fn line(text: &str) -> String {
     masked.unwrap_or_else(|| text.to_owned())
 }
 
-/// The user and password of a proxy URL, also of one that is not encoded as it should be, and without a scheme.
-#[must_use]
-pub fn credentials(url: &str) -> Option<&str> {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.rfind('@').map(|end| &rest[..end])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,12 +93,5 @@ mod tests {
         );
         assert_eq!(line("  value: http://proxy:3128 # ours"), "  value: http://proxy:3128 # ours");
         assert_eq!(line("mail: me@corp.example"), "mail: me@corp.example");
-    }
-
-    #[test]
-    fn credentials_are_found_however_they_are_written() {
-        assert_eq!(credentials("http://me:a@b/c@proxy:1"), Some("me:a@b/c"));
-        assert_eq!(credentials("me:x@proxy"), Some("me:x"));
-        assert_eq!(credentials("http://proxy"), None);
     }
 }

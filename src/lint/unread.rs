@@ -6,6 +6,7 @@ use super::list::{Item, List};
 use super::probe::{self, outcome, url};
 use super::rules::Id;
 use super::{Finding, Findings, mask};
+use crate::clients::proxy::Written;
 use crate::clients::{Client, httpx};
 use crate::no_proxy::entry::Unread;
 
@@ -76,14 +77,7 @@ fn believed(entry: &str) -> Option<Vec<Client>> {
 
 /// The host that somebody meant who wrote a URL.
 fn host_of(text: &str) -> String {
-    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let authority = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    mask::shown(host)
+    mask::shown(Written::read(text).host.trim_matches(['[', ']']))
 }
 
 /// What to write for an address or a network that is none.

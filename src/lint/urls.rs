@@ -3,6 +3,7 @@
 use super::probe::{self, names, verb};
 use super::rules::Id;
 use super::{Finding, Findings, Scope, Severity, mask};
+use crate::clients::proxy::{self, Written};
 use crate::clients::{Client, Route, Target};
 
 /// Characters that have to be percent-encoded in a user or password (RFC 3986, section 3.2.1), with their encodings.
@@ -19,30 +20,22 @@ const ENCODED: [(char, &str); 8] = [
 
 /// The host of a proxy URL.
 pub(super) fn host(url: &str) -> Option<&str> {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let rest = rest.rfind('@').map_or(rest, |at| &rest[at + 1..]);
-    let authority = rest.split(['/', '?', '#']).next()?;
-    match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next(),
-        None => authority.split(':').next(),
-    }
-    .filter(|host| !host.is_empty())
+    Some(Written::read(url).host.trim_matches(['[', ']'])).filter(|host| !host.is_empty())
 }
 
 pub(super) fn check(findings: &mut Findings<'_>, index: usize, value: &str) {
     if value.trim().is_empty() {
         return;
     }
-    let userinfo = mask::credentials(value);
-    if let Some(userinfo) = userinfo {
+    let url = Written::read(value);
+    if let Some(userinfo) = url.userinfo {
         credentials(findings, index, value, userinfo);
     }
     // What a reference stands for decides how the rest is read.
-    let bare = value.split_once("://").map_or(value, |(_, rest)| rest);
-    if value.starts_with("$(") || (bare.starts_with("$(") && userinfo.is_none()) {
+    if value.starts_with("$(") || (url.host.starts_with("$(") && url.userinfo.is_none()) {
         return;
     }
-    if let Some(wrong) = malformed(value, userinfo) {
+    if let Some(wrong) = malformed(value, url) {
         let (message, advice) = wrong;
         let clients = failing(value);
         let breaks = match &clients[..] {
@@ -50,14 +43,13 @@ pub(super) fn check(findings: &mut Findings<'_>, index: usize, value: &str) {
             clients => format!("{} {} for every URL", names(clients), verb(clients, "fails", "fail")),
         };
         findings.add(Finding::new(Id::E7, index, message, advice).breaking(breaks, clients));
-    } else if let Some((scheme, _)) = value.split_once("://") {
+    } else if let Some(scheme) = url.scheme {
         self::scheme(findings, index, value, scheme);
     }
 }
 
 /// What is wrong with a URL, and what to write.
-fn malformed(value: &str, userinfo: Option<&str>) -> Option<(String, String)> {
-    let rest = value.split_once("://").map(|(_, rest)| rest);
+fn malformed(value: &str, url: Written<'_>) -> Option<(String, String)> {
     let encode = |c: char, place: &str| {
         let escape = ENCODED.iter().find(|(known, _)| *known == c).map_or("%..", |(_, escape)| escape);
         (
@@ -71,13 +63,11 @@ fn malformed(value: &str, userinfo: Option<&str>) -> Option<(String, String)> {
             "the URL in one line".into(),
         ));
     }
-    if let Some(c) = userinfo.and_then(|userinfo| {
+    if let Some(c) = url.userinfo.and_then(|userinfo| {
         userinfo.chars().find(|c| ENCODED.iter().any(|(known, _)| known == c) || c.is_whitespace())
     }) {
         return Some(encode(c, "user or password"));
     }
-    let behind =
-        userinfo.map_or(rest.unwrap_or(value), |userinfo| &rest.unwrap_or(value)[userinfo.len() + 1..]);
     if let Some(c) = value.chars().find(|c| matches!(c, '\'' | '"')) {
         return Some((
             format!("the proxy's URL has the quote {} in it", quoted(c)),
@@ -87,30 +77,23 @@ fn malformed(value: &str, userinfo: Option<&str>) -> Option<(String, String)> {
     if value.contains(char::is_whitespace) {
         return Some(("the proxy's URL has white space in it".into(), "the URL without it".into()));
     }
-    if behind.contains('#') {
+    if url.rest.contains('#') {
         return Some((
             "# ends the proxy's URL".into(),
             "%23 if it is part of the user or password, else the URL without it".into(),
         ));
     }
-    if rest.is_none() {
-        let host = mask::shown(behind);
-        return Some(("the proxy has no scheme".into(), format!("http://{host}")));
+    if url.scheme.is_none() {
+        let written = proxy::without_credentials(value);
+        return Some(("the proxy has no scheme".into(), format!("http://{}", mask::shown(&written))));
     }
-    let authority = behind.split(['/', '?']).next().unwrap_or_default();
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(inside) => inside
-            .split_once(']')
-            .map_or(("", "x"), |(host, port)| (host, if port.is_empty() { ":" } else { port })),
-        None => authority.find(':').map_or((authority, ":"), |at| authority.split_at(at)),
-    };
-    if host.is_empty() {
+    if url.host.is_empty() || url.host == "[]" {
         return Some((
             "the proxy's URL has no host".into(),
             "a URL as in http://proxy.corp.example:3128".into(),
         ));
     }
-    let digits = port.strip_prefix(':').unwrap_or("x");
+    let digits = url.port.unwrap_or_default();
     // A reference is a number for all that is known.
     let is_port = digits.is_empty()
         || digits.contains("$(")

@@ -12,6 +12,7 @@ use super::super::Failure;
 use super::super::route::env_file::{self, Assignment};
 use super::report::Report;
 use super::source::{self, Kind, Source};
+use crate::clients::proxy::Written;
 use crate::inject::preset::ProxyVariable;
 use crate::lint::{Scope, Subject, Variable, mask, objects, portable};
 use crate::manifest::{self, Add, Document};
@@ -272,7 +273,8 @@ fn secrets(source: &Source) -> Vec<String> {
             subject.variables.iter().filter(|variable| ProxyVariable::of(&variable.name).is_some())
         {
             let value = variable.value.as_deref().unwrap_or_default();
-            let parts = no_proxy::entries(value).chain([value]).filter_map(mask::credentials);
+            let parts =
+                no_proxy::entries(value).chain([value]).filter_map(|part| Written::read(part).userinfo);
             secrets.extend(parts.map(|secret| format!("{secret}@")));
         }
     }
