@@ -207,7 +207,7 @@ fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<A
         Ok(Ok(plan)) => plan,
     };
     metrics.skipped(Skip::preset_conflict, plan.skipped.len());
-    metrics.skipped(Skip::variable_conflict, plan.conflicts.len());
+    metrics.skipped(Skip::variable_conflict, plan.conflicts().len());
     metrics.skipped(Skip::unmergeable_variable, plan.unmergeable(&pod).count());
     let warnings = annotation::warnings(&plan, &pod);
     Ok(match patch::write(&plan, &pod, "") {
@@ -218,7 +218,7 @@ fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<A
             allowed(&request.uid, Outcome::too_large, None, &[warning])
         }
         Some(patch) => {
-            metrics.injected(plan.applied.len());
+            metrics.injected(plan.applied().len());
             allowed(&request.uid, Outcome::injected, Some(&patch), &warnings)
         }
     })

@@ -5,6 +5,7 @@
 //! `reach explain`) goes through the two.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -19,13 +20,15 @@ pub mod patch;
 pub mod pod;
 pub mod preset;
 pub mod select;
+pub mod set;
 pub mod snapshot;
 pub mod workload;
 
-use self::merge::{Outcome, Resolved, VariableConflict};
+use self::merge::{Outcome, VariableConflict};
 use self::pod::{Container, List, Pod, Spec, Text, items};
 use self::preset::{EnvFrom, EnvFromKey, Mount, Preset, PresetLevel, Volume, normal_path};
 use self::select::Labels;
+use self::set::{PresetSets, Shared};
 use self::snapshot::{Derived, Namespace};
 
 /// What a request asks to inject into.
@@ -71,16 +74,12 @@ pub enum ContainerList {
 }
 
 /// Everything that is decided about a pod.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Plan<'s> {
-    /// Presets applied, in order of use.
-    pub applied: Vec<&'s Preset>,
     /// Presets not applied at all.
     pub skipped: Vec<Skipped<'s>>,
-    /// Variables of applied presets that are not followed.
-    pub conflicts: Vec<VariableConflict<'s>>,
-    /// Merged variables; containers with the same presets share one entry.
-    pub resolutions: Vec<Vec<Resolved<'s>>>,
+    /// The presets applied, and then the smaller sets of containers that some of them exclude.
+    pub sets: Vec<Shared<'s>>,
     /// What each container gets.
     pub containers: Vec<ContainerPlan<'s>>,
     /// Volumes that are added.
@@ -96,10 +95,10 @@ pub struct ContainerPlan<'s> {
     pub list: ContainerList,
     /// Its position there.
     pub index: usize,
-    /// Position in [`Plan::resolutions`].
-    pub resolution: usize,
-    /// What becomes of each variable of the resolution.
-    pub variables: Vec<Outcome<'s>>,
+    /// Position in [`Plan::sets`].
+    pub set: usize,
+    /// What becomes of each variable of the set.
+    pub variables: Vec<Outcome>,
     /// Entries that are appended to `envFrom`.
     pub env_from: Vec<&'s EnvFrom>,
     /// Mounts that are appended.
@@ -178,7 +177,7 @@ pub fn plan<'s>(
     if presets.is_empty() {
         return Ok(Err(LeftAlone::NoPreset));
     }
-    decide(&presets, namespace.derived, pod, &containers, target).map(Ok)
+    decide(&presets, namespace.sets, namespace.derived, pod, &containers, target).map(Ok)
 }
 
 type Targets<'p, 'a> = Vec<(ContainerList, usize, &'p Container<'a>)>;
@@ -208,14 +207,13 @@ fn targets<'p, 'a>(pod: &'p Pod<'a>, target: Target<'_>) -> Targets<'p, 'a> {
 }
 
 fn decide<'s>(
-    presets: &[&'s Preset],
+    presets: &[&'s Arc<Preset>],
+    sets: &'s PresetSets,
     derived: Derived<'s>,
     pod: &Pod<'_>,
     containers: &Targets<'_, '_>,
     target: Target<'_>,
 ) -> Result<Plan<'s>, Unreadable> {
-    let annotate = matches!(target, Target::Pod);
-    let mut plan = Plan { annotate, ..Plan::default() };
     let mut storage = Storage::read(presets, pod, containers, target)?;
     // The more specific level takes its places first, so that what a preset of the cluster may have
     // depends on those of the namespace and never the other way round: deciding again, with an injected
@@ -224,38 +222,37 @@ fn decide<'s>(
     let (cluster, namespaced) = presets.split_at(split);
     let namespaced: Vec<_> = namespaced.iter().map(|preset| storage.take(preset, containers)).collect();
     let cluster: Vec<_> = cluster.iter().map(|preset| storage.take(preset, containers)).collect();
+    let (mut applied, mut skipped) = (Vec::with_capacity(presets.len()), Vec::new());
     for (preset, taken) in presets.iter().zip(cluster.into_iter().chain(namespaced)) {
         match taken {
-            Ok(()) => plan.applied.push(preset),
-            Err(reason) => plan.skipped.push(Skipped { preset, reason }),
+            Ok(()) => applied.push(*preset),
+            Err(reason) => skipped.push(Skipped { preset, reason }),
         }
     }
-    plan.volumes = storage.added_volumes(&plan.applied);
-    // Presets that apply to a container, for each entry of `plan.resolutions`.
-    let mut sets: Vec<Vec<&'s Preset>> = Vec::with_capacity(1);
+    let mut plan = Plan {
+        skipped,
+        sets: vec![sets.get(&applied, derived)],
+        containers: Vec::with_capacity(containers.len()),
+        volumes: storage.added_volumes(&applied),
+        annotate: matches!(target, Target::Pod),
+    };
     for (position, &(list, index, container)) in containers.iter().enumerate() {
-        let set: Vec<&'s Preset> =
-            plan.applied.iter().copied().filter(|preset| !preset.excludes(&container.name)).collect();
-        if set.is_empty() {
+        let here: Vec<&'s Arc<Preset>> =
+            applied.iter().copied().filter(|preset| !preset.excludes(&container.name)).collect();
+        if here.is_empty() {
             continue;
         }
-        let same = |other: &Vec<&Preset>| {
-            other.len() == set.len() && other.iter().zip(&set).all(|(a, b)| std::ptr::eq(*a, *b))
-        };
-        let resolution = sets.iter().position(same).unwrap_or_else(|| {
-            let (resolved, conflicts) = merge::resolve(&set, derived);
-            plan.resolutions.push(resolved);
-            plan.add_conflicts(conflicts);
-            sets.push(set);
-            sets.len() - 1
+        let set = plan.sets.iter().position(|set| set.has(&here)).unwrap_or_else(|| {
+            plan.sets.push(sets.get(&here, derived));
+            plan.sets.len() - 1
         });
-        let variables = merge::meet(&plan.resolutions[resolution], container);
-        let (has_env_from, env_from) = missing_env_from(&sets[resolution], container)?;
-        let (has_mounts, mounts) = storage.added_mounts(position, &sets[resolution]);
+        let variables = plan.sets[set].meet(container);
+        let (has_env_from, env_from) = missing_env_from(&here, container)?;
+        let (has_mounts, mounts) = storage.added_mounts(position, &here);
         plan.containers.push(ContainerPlan {
             list,
             index,
-            resolution,
+            set,
             variables,
             env_from,
             mounts,
@@ -268,7 +265,7 @@ fn decide<'s>(
 
 /// The entries of `envFrom` that a container lacks, and whether it has any.
 fn missing_env_from<'s>(
-    presets: &[&'s Preset],
+    presets: &[&'s Arc<Preset>],
     container: &Container<'_>,
 ) -> Result<(bool, Vec<&'s EnvFrom>), Unreadable> {
     if presets.iter().all(|preset| preset.env_from.is_empty()) {
@@ -311,7 +308,7 @@ struct ContainerStorage<'s> {
 impl<'s> Storage<'s> {
     /// Reads the pod's volumes and mounts, if a preset has some.
     fn read(
-        presets: &[&'s Preset],
+        presets: &[&'s Arc<Preset>],
         pod: &Pod<'_>,
         containers: &Targets<'_, '_>,
         target: Target<'_>,
@@ -392,7 +389,7 @@ impl<'s> Storage<'s> {
     }
 
     /// The volumes of the presets applied that the pod lacks, in order of use.
-    fn added_volumes(&self, applied: &[&'s Preset]) -> Vec<&'s Volume> {
+    fn added_volumes(&self, applied: &[&'s Arc<Preset>]) -> Vec<&'s Volume> {
         let mut added: Vec<&'s Volume> = Vec::new();
         if !self.growing {
             return added;
@@ -408,7 +405,7 @@ impl<'s> Storage<'s> {
 
     /// The mounts of the presets applied that a target container lacks, in order of use, and whether it
     /// has any.
-    fn added_mounts(&self, position: usize, applied: &[&'s Preset]) -> (bool, Vec<&'s Mount>) {
+    fn added_mounts(&self, position: usize, applied: &[&'s Arc<Preset>]) -> (bool, Vec<&'s Mount>) {
         let Some(container) = self.containers.get(position) else {
             return (false, Vec::new());
         };
@@ -491,24 +488,32 @@ impl ContainerList {
 
 // === impl Plan ===
 
-impl<'s> Plan<'s> {
-    fn add_conflicts(&mut self, conflicts: Vec<VariableConflict<'s>>) {
-        for conflict in conflicts {
-            let same = |known: &VariableConflict<'_>| {
-                std::ptr::eq(known.winner, conflict.winner)
-                    && std::ptr::eq(known.loser, conflict.loser)
-                    && known.variable == conflict.variable
-            };
-            if !self.conflicts.iter().any(same) {
-                self.conflicts.push(conflict);
+impl Plan<'_> {
+    /// The presets applied, in order of use.
+    #[must_use]
+    pub fn applied(&self) -> &[Arc<Preset>] {
+        &self.sets[0].presets
+    }
+
+    /// Variables of applied presets that are not followed.
+    #[must_use]
+    pub fn conflicts(&self) -> Vec<&VariableConflict> {
+        let mut conflicts: Vec<&VariableConflict> = Vec::new();
+        let used = |set: &usize| self.containers.iter().any(|planned| planned.set == *set);
+        for set in (0..self.sets.len()).filter(used) {
+            for conflict in &self.sets[set].conflicts {
+                if conflicts.iter().all(|known| !known.is(conflict)) {
+                    conflicts.push(conflict);
+                }
             }
         }
+        conflicts
     }
 
     /// Containers and variables whose own value comes from elsewhere and so could not be merged.
     pub fn unmergeable<'p>(&'p self, pod: &'p Pod<'_>) -> impl Iterator<Item = (&'p str, &'p str)> {
         self.containers.iter().flat_map(move |planned| {
-            let resolved = &self.resolutions[planned.resolution];
+            let resolved = &self.sets[planned.set].variables;
             let name = pod
                 .spec
                 .as_ref()
@@ -518,7 +523,7 @@ impl<'s> Plan<'s> {
                 .iter()
                 .zip(&planned.variables)
                 .filter(|(_, outcome)| **outcome == Outcome::Unmergeable)
-                .map(move |(variable, _)| (name, variable.parts[0].variable.key()))
+                .map(move |(variable, _)| (name, variable.identity().key()))
         })
     }
 }

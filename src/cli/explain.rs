@@ -1,6 +1,5 @@
 //! `reach explain`: where each value comes from.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -186,7 +185,7 @@ fn explain(
 }
 
 fn fill(explanation: &mut Explanation, plan: &Plan<'_>, pod: &Pod<'_>) {
-    explanation.presets = plan.applied.iter().map(|preset| preset.reference().to_owned()).collect();
+    explanation.presets = plan.applied().iter().map(|preset| preset.reference().to_owned()).collect();
     explanation.skipped = plan
         .skipped
         .iter()
@@ -206,7 +205,7 @@ fn fill(explanation: &mut Explanation, plan: &Plan<'_>, pod: &Pod<'_>) {
         explanation.containers.push(ContainerExplanation {
             name: container.name.to_string(),
             list: planned.list.field(),
-            variables: variables(planned, &plan.resolutions[planned.resolution], container),
+            variables: variables(planned, &plan.sets[planned.set].variables, container),
             env_from: planned.env_from.iter().map(|entry| entry.key().to_string()).collect(),
             volume_mounts: planned.mounts.iter().map(ToString::to_string).collect(),
         });
@@ -215,14 +214,13 @@ fn fill(explanation: &mut Explanation, plan: &Plan<'_>, pod: &Pod<'_>) {
 
 fn variables(
     planned: &ContainerPlan<'_>,
-    resolved: &[Resolved<'_>],
+    resolved: &[Resolved],
     container: &Container<'_>,
 ) -> Vec<VariableExplanation> {
-    let explain = |(variable, outcome): (&Resolved<'_>, &Outcome<'_>)| {
-        let own: Vec<_> =
-            container.env.iter().filter(|own| variable.parts[0].variable.is(&own.name)).collect();
+    let explain = |(variable, outcome): (&Resolved, &Outcome)| {
+        let own: Vec<_> = container.env.iter().filter(|own| variable.identity().is(&own.name)).collect();
         let own_names = own.iter().map(|own| own.name.to_string());
-        let source = variable.parts.iter().find_map(|part| match &part.variable.value {
+        let source = variable.parts.iter().find_map(|part| match &part.variable().value {
             VariableValue::Source(source) => Some(origin(source)),
             VariableValue::Literal(_) | VariableValue::Java => None,
         });
@@ -243,11 +241,11 @@ fn variables(
         let (names, value, rule): (Vec<String>, _, _) = match outcome {
             Outcome::Added => (
                 variable.spellings.iter().map(ToString::to_string).collect(),
-                variable.value.literal().map(Cow::into_owned),
+                variable.value.literal().map(str::to_owned),
                 ADDED,
             ),
             Outcome::Merged { value, add, .. } => {
-                let names = own_names.chain(add.iter().map(ToString::to_string));
+                let names = own_names.chain(add.iter().map(|name| variable.spellings[*name].to_string()));
                 (unique(names), Some(value.clone()), if own.is_empty() { ADDED } else { MERGED })
             }
             Outcome::Kept if own.is_empty() => {
@@ -294,14 +292,14 @@ fn unique(names: impl Iterator<Item = String>) -> Vec<String> {
     unique
 }
 
-fn part(part: &Part<'_>, used: bool) -> PartExplanation {
+fn part(part: &Part, used: bool) -> PartExplanation {
     PartExplanation {
         preset: Some(part.preset.reference().to_owned()),
         level: match part.preset.level {
             PresetLevel::Cluster => "cluster",
             PresetLevel::Namespace => "namespace",
         },
-        value: match &part.variable.value {
+        value: match &part.variable().value {
             VariableValue::Literal(text) => text.to_string(),
             VariableValue::Source(source) => origin(source),
             VariableValue::Java => "derived from the proxy variables".to_owned(),
@@ -313,7 +311,7 @@ fn part(part: &Part<'_>, used: bool) -> PartExplanation {
             Because::Default => "default of this variable",
             Because::ValueFrom => "valueFrom always replaces",
         }),
-        no_proxy_from: if part.variable.is("no_proxy") {
+        no_proxy_from: if part.variable().is("no_proxy") {
             part.preset.no_proxy_from().to_vec()
         } else {
             vec![]

@@ -1,6 +1,5 @@
 //! `reach no-proxy`: the list that a pod gets, entry by entry.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -192,19 +191,19 @@ fn sources(
         Some(name) => format!("no container {name} is injected"),
         None => "no container is injected".to_owned(),
     })?;
-    let resolved = plan.resolutions[planned.resolution].iter().zip(&planned.variables);
+    let resolved = plan.sets[planned.set].variables.iter().zip(&planned.variables);
     let (variable, outcome) = resolved
         .into_iter()
-        .find(|(variable, _)| variable.parts[0].variable.name.eq_ignore_ascii_case(ProxyVariable::No.lower()))
+        .find(|(variable, _)| variable.identity().name.eq_ignore_ascii_case(ProxyVariable::No.lower()))
         .ok_or("no preset that applies has a no_proxy")?;
-    let own: Vec<_> = container.env.iter().filter(|own| variable.parts[0].variable.is(&own.name)).collect();
+    let own: Vec<_> = container.env.iter().filter(|own| variable.identity().is(&own.name)).collect();
     let own_source = |text: &str| Source {
         origin: format!("container {}", &*container.name),
         author: Author::Pod,
         text: text.to_owned(),
     };
     let value = match outcome {
-        Outcome::Added => variable.value.literal().map(Cow::into_owned),
+        Outcome::Added => variable.value.literal().map(str::to_owned),
         Outcome::Merged { value, .. } => Some(value.clone()),
         Outcome::Kept | Outcome::Unmergeable => {
             return match own.last().filter(|own| !own.is_from()) {
@@ -220,7 +219,7 @@ fn sources(
     let value = value.ok_or("no_proxy comes from elsewhere: a valueFrom is not read here")?;
     let mut sources = Vec::new();
     for part in &variable.parts {
-        if let VariableValue::Literal(text) = &part.variable.value {
+        if let VariableValue::Literal(text) = &part.variable().value {
             let origin = match part.preset.level {
                 PresetLevel::Cluster => part.preset.reference().to_owned(),
                 PresetLevel::Namespace => format!("{} of the namespace", part.preset.reference()),

@@ -1,7 +1,7 @@
 //! What is left behind on the pod: three annotations, and admission warnings that say the same.
 
+use std::borrow::Cow;
 use std::fmt::Write;
-use std::hash::Hasher;
 
 use super::merge::{ConflictReason, VariableConflict};
 use super::pod::Pod;
@@ -18,15 +18,19 @@ pub const SKIPPED: &str = "reach.dev/skipped";
 ///
 /// `unchanged` says that nothing else of the pod changes. The wording in `reach.dev/skipped` depends on
 /// what stands in the way at the time, so an injected pod that comes by again keeps the wording it has.
-pub(super) fn wanted(plan: &Plan<'_>, pod: &Pod<'_>, unchanged: bool) -> Option<Vec<(&'static str, String)>> {
-    if !plan.annotate || (plan.applied.is_empty() && plan.skipped.is_empty()) {
+pub(super) fn wanted<'p>(
+    plan: &'p Plan<'_>,
+    pod: &Pod<'_>,
+    unchanged: bool,
+) -> Option<Vec<(&'static str, Cow<'p, str>)>> {
+    let applied = &plan.sets[0];
+    if !plan.annotate || (applied.presets.is_empty() && plan.skipped.is_empty()) {
         return None;
     }
-    let mut annotations = Vec::with_capacity(3);
-    if !plan.applied.is_empty() {
-        let stamps: Vec<&str> = plan.applied.iter().map(|preset| &*preset.stamp).collect();
-        annotations.push((PRESETS, stamps.join(",")));
-        annotations.push((HASH, hash(plan)));
+    let mut annotations: Vec<(&'static str, Cow<'p, str>)> = Vec::with_capacity(3);
+    if !applied.presets.is_empty() {
+        annotations.push((PRESETS, (&*applied.stamps).into()));
+        annotations.push((HASH, (&*applied.hash).into()));
         let stamped = annotations.iter().all(|(key, value)| pod.annotation(key) == Some(value));
         if unchanged && stamped {
             return None;
@@ -34,31 +38,23 @@ pub(super) fn wanted(plan: &Plan<'_>, pod: &Pod<'_>, unchanged: bool) -> Option<
     }
     let skipped = skipped(plan);
     if !skipped.is_empty() {
-        annotations.push((SKIPPED, skipped));
+        annotations.push((SKIPPED, skipped.into()));
     }
     annotations.retain(|(key, value)| pod.annotation(key) != Some(value));
     (!annotations.is_empty()).then_some(annotations)
 }
 
-/// 16 hexadecimal digits over the content of the presets applied, in order of use.
-fn hash(plan: &Plan<'_>) -> String {
-    let mut hasher = fnv::FnvHasher::default();
-    for preset in &plan.applied {
-        hasher.write_u64(preset.digest.to_be());
-    }
-    format!("{:016x}", hasher.finish())
-}
-
 fn skipped(plan: &Plan<'_>) -> String {
     let presets = plan.skipped.iter().map(|skipped| format!("{}: {}", skipped.preset.stamp, skipped.reason));
-    let variables = plan.conflicts.iter().map(|conflict| {
-        format!("{}: variable {} {}", conflict.loser.stamp, conflict.variable, explanation(conflict))
+    let conflicts = plan.conflicts();
+    let variables = conflicts.iter().map(|conflict| {
+        format!("{}: variable {} {}", conflict.loser.preset.stamp, conflict.variable(), explanation(conflict))
     });
     presets.chain(variables).collect::<Vec<_>>().join("; ")
 }
 
 /// Why a variable of a preset is not followed.
-fn explanation(conflict: &VariableConflict<'_>) -> String {
+fn explanation(conflict: &VariableConflict) -> String {
     match conflict.reason {
         ConflictReason::Differs => format!("differs from that of {}", conflict.winner),
         ConflictReason::Unmergeable => format!("cannot be merged with that of {}", conflict.winner),
@@ -73,11 +69,13 @@ pub fn warnings(plan: &Plan<'_>, pod: &Pod<'_>) -> Vec<String> {
         .iter()
         .map(|Skipped { preset, reason }| format!("reach: {preset} not applied: {reason}"))
         .collect();
-    for conflict in &plan.conflicts {
-        let VariableConflict { winner, loser, variable, .. } = conflict;
+    for conflict in plan.conflicts() {
         warnings.push(format!(
-            "reach: variable {variable} of {loser} {}; {winner} is followed",
-            explanation(conflict)
+            "reach: variable {} of {} {}; {} is followed",
+            conflict.variable(),
+            conflict.loser.preset,
+            explanation(conflict),
+            conflict.winner
         ));
     }
     for (container, variable) in plan.unmergeable(pod) {

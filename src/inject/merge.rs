@@ -1,9 +1,9 @@
 //! How a value is made: the merge of one variable over the three levels cluster, namespace, pod.
 //!
-//! [`resolve`] merges the two levels of presets; [`meet`] lets the result meet a container's own
-//! variables. Both are pure, and the only places where merge strategies are interpreted.
+//! [`resolve`] merges the two levels of presets, once for each [set](super::set::PresetSet) of them; [`meet`] lets the
+//! result meet a container's own variables. Both are pure, and the only places where merge strategies are interpreted.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::java;
 use super::pod::{Container, EnvVar};
@@ -15,30 +15,31 @@ use crate::no_proxy::portable::{self, Author, List};
 
 /// A variable after the merge of all presets that apply to a container.
 #[derive(Debug)]
-pub struct Resolved<'s> {
+pub struct Resolved {
     /// Where it came from, in order of use: the last one gave it its place.
-    pub parts: Vec<Part<'s>>,
+    pub parts: Vec<Part>,
     /// What less specific levels, or later presets of the same level, say and is not followed.
-    pub dropped: Vec<Part<'s>>,
+    pub dropped: Vec<Part>,
     /// The value.
-    pub value: Value<'s>,
+    pub value: Value,
     /// How it meets the container's own value.
     pub strategy: MergeStrategy,
     /// The names under which it is added.
-    pub spellings: Vec<&'s str>,
+    pub spellings: Vec<Box<str>>,
+    /// The value as the rest of a JSON object that begins with a name.
+    pub(super) json: Box<str>,
 }
 
 /// What one preset contributed to a variable.
-#[derive(Clone, Copy, Debug)]
-pub struct Part<'s> {
+#[derive(Clone, Debug)]
+pub struct Part {
     /// The preset.
-    pub preset: &'s Preset,
-    /// Its item.
-    pub variable: &'s Variable,
+    pub preset: Arc<Preset>,
     /// The strategy of the item, and who said so.
     pub strategy: MergeStrategy,
     /// Who said so.
     pub because: Because,
+    /// Order of use: the preset among those that apply, the item in its `env`.
     position: (usize, usize),
 }
 
@@ -57,31 +58,36 @@ pub enum Because {
 
 /// A merged value.
 #[derive(Clone, Debug)]
-pub enum Value<'s> {
+pub enum Value {
     /// A `no_proxy` list as written.
-    List(Union<'s>),
+    List(Box<str>),
     /// A `no_proxy` list in the portable form.
     Portable {
-        /// What is united.
-        lists: Vec<&'s List>,
         /// The union.
-        text: String,
+        list: List,
+        /// What it is emitted as.
+        text: Box<str>,
     },
     /// Entries between separators.
-    Entries(Vec<&'s str>, &'s str),
+    Entries {
+        /// The entries.
+        entries: Vec<Box<str>>,
+        /// What stands between them.
+        separator: Box<str>,
+        /// All of them.
+        text: Box<str>,
+    },
     /// `valueFrom`, as JSON text.
-    Source(&'s str),
+    Source(Box<str>),
 }
 
 /// Two items of one level that cannot both be followed.
-#[derive(Clone, Copy, Debug)]
-pub struct VariableConflict<'s> {
+#[derive(Clone, Debug)]
+pub struct VariableConflict {
     /// The preset that is followed.
-    pub winner: &'s Preset,
-    /// The preset that is not, in this variable.
-    pub loser: &'s Preset,
-    /// The variable, as the loser writes it.
-    pub variable: &'s str,
+    pub winner: Arc<Preset>,
+    /// The item that is not.
+    pub loser: Part,
     /// Why both cannot be.
     pub reason: ConflictReason,
 }
@@ -96,8 +102,8 @@ pub enum ConflictReason {
 }
 
 /// What becomes of a variable in one container.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Outcome<'s> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
     /// The container has none: it is added under all its names.
     Added,
     /// It is united with the container's own.
@@ -106,8 +112,8 @@ pub enum Outcome<'s> {
         value: String,
         /// Positions in the container's `env` that are set to it; those that already have it are left out.
         set: Vec<usize>,
-        /// Names under which it is added.
-        add: Vec<&'s str>,
+        /// Positions in [`Resolved::spellings`] of the names under which it is added.
+        add: Vec<usize>,
     },
     /// The container's own value stands.
     Kept,
@@ -117,16 +123,12 @@ pub enum Outcome<'s> {
 
 /// Merges the variables of presets, given in order of use, as they apply to one container.
 #[must_use]
-pub fn resolve<'s>(
-    presets: &[&'s Preset],
-    derived: Derived<'s>,
-) -> (Vec<Resolved<'s>>, Vec<VariableConflict<'s>>) {
-    let mut items: Vec<Part<'s>> = Vec::with_capacity(8);
+pub fn resolve(presets: &[Arc<Preset>], derived: Derived<'_>) -> (Vec<Resolved>, Vec<VariableConflict>) {
+    let mut items: Vec<Part> = Vec::new();
     for (order, preset) in presets.iter().enumerate() {
-        for (index, variable) in preset.env.iter().enumerate() {
+        for index in 0..preset.env.len() {
             items.push(Part {
-                preset,
-                variable,
+                preset: Arc::clone(preset),
                 strategy: MergeStrategy::Replace,
                 because: Because::Default,
                 position: (order, index),
@@ -134,10 +136,10 @@ pub fn resolve<'s>(
         }
     }
     // Stable, so that the items of one variable stay in order of use.
-    items.sort_by_key(|item| item.variable.key());
+    items.sort_by(|a, b| a.variable().key().cmp(b.variable().key()));
     let mut conflicts = Vec::new();
-    let mut resolved: Vec<Resolved<'s>> = items
-        .chunk_by(|a, b| a.variable.key() == b.variable.key())
+    let mut resolved: Vec<Resolved> = items
+        .chunk_by(|a, b| a.variable().key() == b.variable().key())
         .map(|items| variable(items, derived, &mut conflicts))
         .collect();
     // After what it may refer to: a value goes where its last part stands.
@@ -146,26 +148,22 @@ pub fn resolve<'s>(
 }
 
 /// Merges the items of one variable, in order of use.
-fn variable<'s>(
-    items: &[Part<'s>],
-    derived: Derived<'s>,
-    conflicts: &mut Vec<VariableConflict<'s>>,
-) -> Resolved<'s> {
-    let is_list = items[0].variable.proxy == Some(ProxyVariable::No);
+fn variable(items: &[Part], derived: Derived<'_>, conflicts: &mut Vec<VariableConflict>) -> Resolved {
+    let is_list = items[0].variable().proxy == Some(ProxyVariable::No);
     let default = if is_list { MergeStrategy::Merge } else { MergeStrategy::Replace };
     let split = items.partition_point(|item| item.preset.level == PresetLevel::Cluster);
     let mut inherited = None;
-    let mut parts: Vec<Part<'s>> = Vec::with_capacity(items.len());
-    let mut dropped: Vec<Part<'s>> = Vec::new();
+    let mut parts: Vec<Part> = Vec::with_capacity(items.len());
+    let mut dropped: Vec<Part> = Vec::new();
     for level in [&items[..split], &items[split..]] {
         if level.is_empty() {
             continue;
         }
-        let items: Vec<Part<'s>> = level.iter().map(|item| strategy(*item, inherited, default)).collect();
-        let winner = items.iter().find(|item| item.strategy == MergeStrategy::Replace).copied();
-        let sourced = winner.is_some_and(|winner| winner.variable.is_sourced());
-        let (kept, lost): (Vec<Part<'s>>, Vec<Part<'s>>) = items.into_iter().partition(|item| {
-            winner.is_none_or(|winner| {
+        let items: Vec<Part> = level.iter().map(|item| strategy(item, inherited, default)).collect();
+        let winner = items.iter().find(|item| item.strategy == MergeStrategy::Replace).cloned();
+        let sourced = winner.as_ref().is_some_and(|winner| winner.variable().is_sourced());
+        let (kept, lost): (Vec<Part>, Vec<Part>) = items.into_iter().partition(|item| {
+            winner.as_ref().is_none_or(|winner| {
                 item.position == winner.position || (item.strategy == MergeStrategy::Merge && !sourced)
             })
         });
@@ -173,34 +171,31 @@ fn variable<'s>(
             let Some(winner) = &winner else { continue };
             let reason = match item.strategy {
                 MergeStrategy::Merge => ConflictReason::Unmergeable,
-                MergeStrategy::Replace if same_value(winner.variable, item.variable) => continue,
+                MergeStrategy::Replace if same_value(winner.variable(), item.variable()) => continue,
                 MergeStrategy::Replace => ConflictReason::Differs,
             };
-            conflicts.push(VariableConflict {
-                winner: winner.preset,
-                loser: item.preset,
-                variable: &item.variable.name,
-                reason,
-            });
+            let winner = Arc::clone(&winner.preset);
+            conflicts.push(VariableConflict { winner, loser: item.clone(), reason });
         }
         dropped.extend(lost);
         if winner.is_some() {
             dropped.append(&mut parts);
-        } else if let Some(source) = parts.iter().find(|part| part.variable.is_sourced()) {
+        } else if let Some(source) = parts.iter().find(|part| part.variable().is_sourced()) {
             // The more specific level wins over what it cannot be united with.
             conflicts.push(VariableConflict {
-                winner: kept[0].preset,
-                loser: source.preset,
-                variable: &source.variable.name,
+                winner: Arc::clone(&kept[0].preset),
+                loser: source.clone(),
                 reason: ConflictReason::Unmergeable,
             });
             dropped.append(&mut parts);
         }
         parts.extend(kept);
-        inherited = level.iter().find_map(|item| item.variable.strategy).or(inherited);
+        inherited = level.iter().find_map(|item| item.variable().strategy).or(inherited);
     }
+    let value = if is_list { unite_lists(&parts, derived) } else { unite(&parts) };
     Resolved {
-        value: if is_list { unite_lists(&parts, derived) } else { unite(&parts) },
+        json: value.json(),
+        value,
         strategy: inherited.unwrap_or(default),
         spellings: spellings(&parts),
         parts,
@@ -209,17 +204,17 @@ fn variable<'s>(
 }
 
 /// The strategy of an item: its own, else what a less specific level declared, else the default.
-fn strategy(item: Part<'_>, inherited: Option<MergeStrategy>, default: MergeStrategy) -> Part<'_> {
-    let (strategy, because) = if item.variable.is_sourced() {
+fn strategy(item: &Part, inherited: Option<MergeStrategy>, default: MergeStrategy) -> Part {
+    let (strategy, because) = if item.variable().is_sourced() {
         (MergeStrategy::Replace, Because::ValueFrom)
-    } else if let Some(own) = item.variable.strategy {
+    } else if let Some(own) = item.variable().strategy {
         (own, Because::Own)
     } else if let Some(inherited) = inherited {
         (inherited, Because::Inherited)
     } else {
         (default, Because::Default)
     };
-    Part { strategy, because, ..item }
+    Part { strategy, because, ..item.clone() }
 }
 
 /// Whether two items of one variable say the same.
@@ -231,33 +226,32 @@ fn same_value(a: &Variable, b: &Variable) -> bool {
 }
 
 /// The `no_proxy` of the parts that are left, in order.
-fn unite_lists<'s>(parts: &[Part<'s>], derived: Derived<'s>) -> Value<'s> {
-    if let Some(source) = parts.iter().find_map(|part| part.variable.source()) {
-        return Value::Source(source);
+fn unite_lists(parts: &[Part], derived: Derived<'_>) -> Value {
+    if let Some(source) = parts.iter().find_map(|part| part.variable().source()) {
+        return Value::Source(source.into());
     }
     let of_cluster = parts.iter().flat_map(|part| derived.lists(&part.preset.no_proxy_from));
     match form(parts) {
         NoProxyForm::Portable => {
-            let own = parts.iter().filter_map(|part| part.variable.list.as_deref());
-            let lists: Vec<&'s List> = own.chain(of_cluster).collect();
-            let text = portable::unite(lists.iter().copied());
-            Value::Portable { lists, text }
+            let own = parts.iter().filter_map(|part| part.variable().list.as_deref());
+            let list = List::united(own.chain(of_cluster));
+            Value::Portable { text: list.text().into(), list }
         }
         NoProxyForm::AsWritten => {
             let mut union = Union::default();
             for part in parts {
-                if let VariableValue::Literal(text) = &part.variable.value {
+                if let VariableValue::Literal(text) = &part.variable().value {
                     union.add(text);
                 }
             }
             of_cluster.flat_map(List::texts).for_each(|text| union.add(text));
-            Value::List(union)
+            Value::List(union.join().into())
         }
     }
 }
 
 /// The form that the most specific level asks for, there the preset that comes first.
-fn form(parts: &[Part<'_>]) -> NoProxyForm {
+fn form(parts: &[Part]) -> NoProxyForm {
     let of = |level| {
         parts.iter().filter(|part| part.preset.level == level).find_map(|part| part.preset.no_proxy_form)
     };
@@ -265,12 +259,12 @@ fn form(parts: &[Part<'_>]) -> NoProxyForm {
 }
 
 /// The value of the parts that are left, in order.
-fn unite<'s>(parts: &[Part<'s>]) -> Value<'s> {
-    let mut entries: Vec<&'s str> = Vec::new();
-    let separator = parts.iter().find_map(|part| part.variable.separator.as_deref()).unwrap_or(",");
+fn unite(parts: &[Part]) -> Value {
+    let mut entries: Vec<&str> = Vec::new();
+    let separator = parts.iter().find_map(|part| part.variable().separator.as_deref()).unwrap_or(",");
     for part in parts {
-        match &part.variable.value {
-            VariableValue::Source(source) => return Value::Source(source),
+        match &part.variable().value {
+            VariableValue::Source(source) => return Value::Source(source.clone()),
             // What it says depends on the container.
             VariableValue::Java => {}
             // A single value is not split: it is what its author wrote.
@@ -286,7 +280,11 @@ fn unite<'s>(parts: &[Part<'s>]) -> Value<'s> {
             }
         }
     }
-    Value::Entries(entries, separator)
+    Value::Entries {
+        text: entries.join(separator).into(),
+        entries: entries.into_iter().map(Into::into).collect(),
+        separator: separator.into(),
+    }
 }
 
 /// The entries of a value. Between white space stand the words of a command line (`--require a.js`),
@@ -315,16 +313,17 @@ fn contains(text: &str, entry: &str, separator: &str) -> bool {
 }
 
 /// The names under which a variable is added, in order of use, lower case before upper.
-fn spellings<'s>(parts: &[Part<'s>]) -> Vec<&'s str> {
-    let mut names: Vec<&'s str> = Vec::with_capacity(2);
+fn spellings(parts: &[Part]) -> Vec<Box<str>> {
+    let mut names: Vec<Box<str>> = Vec::with_capacity(2);
     for part in parts {
-        let wanted: [Option<&'s str>; 2] = match (part.variable.proxy, part.preset.letter_case) {
+        let variable = part.variable();
+        let wanted = match (variable.proxy, part.preset.letter_case) {
             (Some(proxy), LetterCase::Both) => [Some(proxy.lower()), Some(proxy.upper())],
-            _ => [Some(&part.variable.name), None],
+            _ => [Some(&*variable.name), None],
         };
         for name in wanted.into_iter().flatten() {
-            if !names.contains(&name) {
-                names.push(name);
+            if names.iter().all(|known| **known != *name) {
+                names.push(name.into());
             }
         }
     }
@@ -333,14 +332,13 @@ fn spellings<'s>(parts: &[Part<'s>]) -> Vec<&'s str> {
 
 /// Lets merged variables meet the container's own variables.
 #[must_use]
-pub fn meet<'s>(variables: &[Resolved<'s>], container: &Container<'_>) -> Vec<Outcome<'s>> {
-    let mut outcomes: Vec<Outcome<'s>> =
-        variables.iter().map(|variable| variable.meet(container, "")).collect();
+pub fn meet(variables: &[Resolved], container: &Container<'_>) -> Vec<Outcome> {
+    let mut outcomes: Vec<Outcome> = variables.iter().map(|variable| variable.meet(container, "")).collect();
     // After the others: it says what they have become.
     if let Some(position) = variables.iter().position(Resolved::is_java) {
         let effective = |proxy| effective(proxy, variables, &outcomes, container);
         let [http, https, no] = [ProxyVariable::Http, ProxyVariable::Https, ProxyVariable::No].map(effective);
-        let proxies = java::Proxies { http: http.as_deref(), https: https.as_deref(), no: no.as_deref() };
+        let proxies = java::Proxies { http, https, no };
         let variable = &variables[position];
         let own = variable.own(container).into_iter().map(|(_, own)| own.literal()).collect::<String>();
         outcomes[position] = variable.meet(container, &java::options(proxies, &own));
@@ -349,33 +347,66 @@ pub fn meet<'s>(variables: &[Resolved<'s>], container: &Container<'_>) -> Vec<Ou
 }
 
 /// The value of a proxy variable that a container ends up with, as far as it is known.
-fn effective(
+fn effective<'v>(
     proxy: ProxyVariable,
-    variables: &[Resolved<'_>],
-    outcomes: &[Outcome<'_>],
-    container: &Container<'_>,
-) -> Option<String> {
-    let position = variables.iter().position(|variable| variable.parts[0].variable.proxy == Some(proxy));
+    variables: &'v [Resolved],
+    outcomes: &'v [Outcome],
+    container: &'v Container<'_>,
+) -> Option<&'v str> {
+    let position = variables.iter().position(|variable| variable.identity().proxy == Some(proxy));
     let own = || {
         let own = container.env.iter().rev().find(|own| ProxyVariable::of(&own.name) == Some(proxy));
-        own.filter(|own| !own.is_from()).map(|own| own.literal().to_owned())
+        own.filter(|own| !own.is_from()).map(EnvVar::literal)
     };
     let Some(position) = position else { return own() };
     match &outcomes[position] {
-        Outcome::Merged { value, .. } => Some(value.clone()),
+        Outcome::Merged { value, .. } => Some(value),
         Outcome::Kept => own(),
         // What cannot be seen may say more, but hardly less.
-        Outcome::Added | Outcome::Unmergeable => variables[position].value.literal().map(Cow::into_owned),
+        Outcome::Added | Outcome::Unmergeable => variables[position].value.literal(),
+    }
+}
+
+// === impl VariableConflict ===
+
+impl VariableConflict {
+    /// Whether another one says the same.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.winner, &other.winner)
+            && Arc::ptr_eq(&self.loser.preset, &other.loser.preset)
+            && self.variable() == other.variable()
+    }
+
+    /// The variable, as the loser writes it.
+    #[must_use]
+    pub fn variable(&self) -> &str {
+        &self.loser.variable().name
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// The item.
+    #[must_use]
+    pub fn variable(&self) -> &Variable {
+        &self.preset.env[self.position.1]
     }
 }
 
 // === impl Resolved ===
 
-impl<'s> Resolved<'s> {
+impl Resolved {
+    /// The variable, as its first part writes it.
+    #[must_use]
+    pub fn identity(&self) -> &Variable {
+        self.parts[0].variable()
+    }
+
     /// The container's own values of the variable and their positions, one for each spelling. If a name stands twice,
     /// the last one counts, as in the kubelet.
     fn own<'c, 'a>(&self, container: &'c Container<'a>) -> Vec<(usize, &'c EnvVar<'a>)> {
-        let identity = self.parts[0].variable;
+        let identity = self.identity();
         let mut own: Vec<(usize, &EnvVar<'_>)> = Vec::new();
         for (index, candidate) in container.env.iter().enumerate() {
             if identity.is(&candidate.name) {
@@ -389,14 +420,14 @@ impl<'s> Resolved<'s> {
     /// Whether it says what the container's proxy variables become.
     #[must_use]
     pub fn is_java(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part.variable.value, VariableValue::Java))
+        self.parts.iter().any(|part| matches!(part.variable().value, VariableValue::Java))
     }
 
     /// Lets it meet the container's own variables. `extra` is an entry that the container itself is the reason for.
-    fn meet(&self, container: &Container<'_>, extra: &str) -> Outcome<'s> {
+    fn meet(&self, container: &Container<'_>, extra: &str) -> Outcome {
         let own = self.own(container);
         if own.is_empty() && extra.is_empty() {
-            let is_nothing = self.is_java() && self.value.literal().is_some_and(|value| value.is_empty());
+            let is_nothing = self.is_java() && self.value.literal() == Some("");
             return if is_nothing { Outcome::Kept } else { Outcome::Added };
         }
         let replaces = self.strategy == MergeStrategy::Replace || matches!(self.value, Value::Source(_));
@@ -409,59 +440,60 @@ impl<'s> Resolved<'s> {
         let literals: Vec<&str> = own.iter().map(|(_, variable)| variable.literal()).collect();
         let value = self.value.with(&literals, extra);
         let set = own.iter().filter(|(_, own)| own.literal() != value).map(|(index, _)| *index).collect();
-        let add = self
-            .spellings
-            .iter()
-            .filter(|name| own.iter().all(|(_, own)| *own.name != ***name))
-            .copied()
-            .collect();
-        Outcome::Merged { value, set, add }
+        let is_missing = |name: &str| own.iter().all(|(_, own)| *own.name != *name);
+        let add = self.spellings.iter().enumerate().filter(|(_, name)| is_missing(name));
+        Outcome::Merged { value, set, add: add.map(|(index, _)| index).collect() }
     }
 }
 
 // === impl Value ===
 
-impl Value<'_> {
+impl Value {
     /// The literal value, or `None` when it comes from elsewhere.
     #[must_use]
-    pub fn literal(&self) -> Option<Cow<'_, str>> {
+    pub fn literal(&self) -> Option<&str> {
         match self {
-            Self::List(list) => Some(list.join().into()),
-            Self::Portable { text, .. } => Some(text.into()),
-            Self::Entries(entries, separator) => Some(match entries[..] {
-                [entry] => entry.into(),
-                _ => entries.join(separator).into(),
-            }),
+            Self::List(text) | Self::Portable { text, .. } | Self::Entries { text, .. } => Some(text),
             Self::Source(_) => None,
         }
+    }
+
+    /// What stands behind the name in a variable's JSON object.
+    fn json(&self) -> Box<str> {
+        let rest = match self {
+            Self::Source(source) => format!(",\"valueFrom\":{source}}}"),
+            _ => json(self.literal().unwrap_or_default()),
+        };
+        rest.into()
     }
 
     /// The union with the container's own values, which come last.
     fn with(&self, own: &[&str], extra: &str) -> String {
         match self {
-            Self::List(list) => {
-                let mut union = list.clone();
+            Self::List(text) => {
+                let mut union = Union::default();
+                union.add(text);
                 for list in own {
                     union.add(list);
                 }
                 union.join()
             }
-            Self::Portable { lists, text } => {
+            Self::Portable { list, text } => {
                 // A pod that comes by again has the very text, and both spellings say the same.
-                let mut other: Vec<&str> = own.iter().copied().filter(|own| own != text).collect();
+                let mut other: Vec<&str> = own.iter().copied().filter(|own| *own != &**text).collect();
                 other.dedup();
                 if other.is_empty() {
-                    return text.clone();
+                    return text.to_string();
                 }
                 let own: Vec<List> = other.iter().map(|list| List::parse(list, Author::Pod)).collect();
-                portable::unite(lists.iter().copied().chain(&own))
+                portable::unite(std::iter::once(list).chain(&own))
             }
-            Self::Entries(entries, separator) => {
+            Self::Entries { entries, separator, .. } => {
                 // What the pod wrote stays to the letter; only what it lacks is put before it.
                 let own: Vec<&str> = own.iter().copied().filter(|text| !text.is_empty()).collect();
                 let mut united: Vec<&str> = entries
                     .iter()
-                    .copied()
+                    .map(|entry| &**entry)
                     .chain(Some(extra).filter(|extra| !extra.is_empty()))
                     .filter(|entry| !own.iter().any(|own| contains(own, entry, separator)))
                     .collect();
@@ -475,6 +507,11 @@ impl Value<'_> {
             Self::Source(_) => String::new(),
         }
     }
+}
+
+/// What stands behind the name in the JSON object of a variable with a literal value.
+pub(super) fn json(value: &str) -> String {
+    format!(",\"value\":{}}}", serde_json::Value::from(value))
 }
 
 // === impl Variable ===

@@ -7,9 +7,9 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::merge::{Outcome, Resolved, Value as Merged};
+use super::merge::{Outcome, Resolved};
 use super::pod::{Container, Pod};
-use super::{ContainerPlan, Plan, annotation};
+use super::{ContainerPlan, Plan, annotation, merge};
 
 /// A list of operations that is being written.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub fn write(plan: &Plan<'_>, pod: &Pod<'_>, prefix: &str) -> Option<Vec<u8>> {
         let Some(container) = spec.and_then(|spec| planned.list.of(spec).get(planned.index)) else {
             continue;
         };
-        patch.container(prefix, planned, container, &plan.resolutions[planned.resolution]);
+        patch.container(prefix, planned, container, &plan.sets[planned.set].variables);
     }
     if let Some(annotations) = annotation::wanted(plan, pod, patch.json.is_empty()) {
         patch.annotations(prefix, pod, &annotations);
@@ -108,7 +108,7 @@ impl Patch {
         prefix: &str,
         plan: &ContainerPlan<'_>,
         container: &Container<'_>,
-        resolved: &[Resolved<'_>],
+        resolved: &[Resolved],
     ) {
         let base = format!("{prefix}/spec/{}/{}/", plan.list.field(), plan.index);
         for outcome in &plan.variables {
@@ -122,29 +122,19 @@ impl Patch {
         }
         let (path, exists, mut empty) = ([&*base, "env"], !container.env.is_empty(), true);
         for (variable, outcome) in resolved.iter().zip(&plan.variables) {
-            let (names, value) = match outcome {
-                Outcome::Added => (&variable.spellings, None),
-                Outcome::Merged { value, add, .. } => (add, Some(value)),
-                Outcome::Kept | Outcome::Unmergeable => continue,
-            };
-            let literal = match value {
-                Some(value) => Some(Cow::from(value)),
-                None => variable.value.literal(),
-            };
-            for name in names {
-                self.begin_item(&path, exists, empty);
-                self.json.extend_from_slice(b"{\"name\":");
-                string(&mut self.json, name);
-                if let Some(value) = &literal {
-                    self.json.extend_from_slice(b",\"value\":");
-                    string(&mut self.json, value);
-                } else if let Merged::Source(source) = &variable.value {
-                    self.json.extend_from_slice(b",\"valueFrom\":");
-                    self.json.extend_from_slice(source.as_bytes());
+            match outcome {
+                Outcome::Added => {
+                    for name in &variable.spellings {
+                        self.variable(&path, exists, &mut empty, name, &variable.json);
+                    }
                 }
-                self.json.push(b'}');
-                self.end_item(exists);
-                empty = false;
+                Outcome::Merged { value, add, .. } if !add.is_empty() => {
+                    let json = merge::json(value);
+                    for name in add {
+                        self.variable(&path, exists, &mut empty, &variable.spellings[*name], &json);
+                    }
+                }
+                Outcome::Merged { .. } | Outcome::Kept | Outcome::Unmergeable => {}
             }
         }
         self.end_list(exists, empty);
@@ -152,7 +142,17 @@ impl Patch {
         self.list(&[&base, "volumeMounts"], plan.has_mounts, plan.mounts.iter().map(|mount| &*mount.json));
     }
 
-    fn annotations(&mut self, prefix: &str, pod: &Pod<'_>, annotations: &[(&str, String)]) {
+    /// Adds a variable; `rest` is what stands behind its name.
+    fn variable(&mut self, path: &[&str], exists: bool, empty: &mut bool, name: &str, rest: &str) {
+        self.begin_item(path, exists, *empty);
+        self.json.extend_from_slice(b"{\"name\":");
+        string(&mut self.json, name);
+        self.json.extend_from_slice(rest.as_bytes());
+        self.end_item(exists);
+        *empty = false;
+    }
+
+    fn annotations(&mut self, prefix: &str, pod: &Pod<'_>, annotations: &[(&str, Cow<'_, str>)]) {
         let object = |json: &mut Vec<u8>| {
             for (index, (key, value)) in annotations.iter().enumerate() {
                 json.push(if index == 0 { b'{' } else { b',' });

@@ -159,9 +159,14 @@ impl Level {
     }
 
     /// Adds the presets that select the pod to `found`, in order of use.
-    pub fn select<'s>(&'s self, namespace: &impl Labels, pod: &impl Labels, found: &mut Vec<&'s Preset>) {
+    pub fn select<'s>(
+        &'s self,
+        namespace: &impl Labels,
+        pod: &impl Labels,
+        found: &mut Vec<&'s Arc<Preset>>,
+    ) {
         let fits = |position: u32| {
-            let preset = &*self.presets[position as usize];
+            let preset = &self.presets[position as usize];
             (preset.namespace_selector.matches(namespace) && preset.selector.matches(pod)).then_some(preset)
         };
         if self.by_namespace.is_empty() && self.by_pod.is_empty() {
@@ -173,7 +178,7 @@ impl Level {
         collect(&self.by_pod, pod, &mut positions);
         positions.retain(|&position| fits(position).is_some());
         positions.sort_unstable();
-        found.extend(positions.into_iter().map(|position| &*self.presets[position as usize]));
+        found.extend(positions.into_iter().map(|position| &self.presets[position as usize]));
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::preset::Preset;
 use super::select::{Labels, Level};
+use super::set::PresetSets;
 use crate::api::NoProxySource;
 use crate::no_proxy::portable::List;
 
@@ -17,6 +18,8 @@ pub struct Snapshot {
     cluster: Arc<Level>,
     namespaces: HashMap<Arc<str>, Arc<NamespaceEntry>>,
     derived: Arc<ClusterLists>,
+    /// What presets say together, as far as reviews have asked.
+    sets: PresetSets,
     /// Namespaces that are not known count as existing, with no labels but their name.
     open: bool,
 }
@@ -47,7 +50,7 @@ pub struct ClusterLists {
 #[derive(Clone, Copy, Debug)]
 pub struct Derived<'s> {
     cluster: &'s ClusterLists,
-    services: Option<&'s List>,
+    services: Option<&'s Arc<List>>,
 }
 
 /// Labels of a namespace, shared by the cache of the watch and the snapshots.
@@ -64,6 +67,7 @@ pub struct Namespace<'s> {
     cluster: &'s Level,
     presets: Option<&'s Level>,
     pub(super) derived: Derived<'s>,
+    pub(super) sets: &'s PresetSets,
 }
 
 // === impl NamespaceLabels ===
@@ -106,7 +110,7 @@ impl Snapshot {
     /// unknown namespace means that the cache lags, and must not pass for "no preset matches".
     #[must_use]
     pub fn new(cluster: Arc<Level>, namespaces: HashMap<Arc<str>, Arc<NamespaceEntry>>, open: bool) -> Self {
-        Self { cluster, namespaces, derived: Arc::default(), open }
+        Self { cluster, namespaces, open, ..Self::default() }
     }
 
     /// The same with what comes from the cluster.
@@ -169,7 +173,8 @@ impl Snapshot {
             labels,
             cluster: &self.cluster,
             presets: entry.map(|entry| &entry.presets),
-            derived: Derived { cluster: &self.derived, services: entry.map(|entry| &*entry.services) },
+            derived: Derived { cluster: &self.derived, services: entry.map(|entry| &entry.services) },
+            sets: &self.sets,
         })
     }
 
@@ -183,10 +188,15 @@ impl Snapshot {
 // === impl Derived ===
 
 impl<'s> Derived<'s> {
+    /// The Services of the namespace.
+    pub(super) fn services(self) -> Option<&'s Arc<List>> {
+        self.services
+    }
+
     /// The lists of these sources.
     pub fn lists(self, sources: &[NoProxySource]) -> impl Iterator<Item = &'s List> {
         sources.iter().filter_map(move |source| match source {
-            NoProxySource::Services => self.services,
+            NoProxySource::Services => self.services.map(|services| &**services),
             NoProxySource::AllServices => Some(&self.cluster.all_services),
             NoProxySource::ClusterNetwork => Some(&self.cluster.cluster_network),
             NoProxySource::Nodes => Some(&self.cluster.nodes),
@@ -210,7 +220,7 @@ impl<'s> Namespace<'s> {
     }
 
     /// The presets that select a pod, in order of use.
-    pub(super) fn select(&self, pod: &impl Labels) -> Vec<&'s Preset> {
+    pub(super) fn select(&self, pod: &impl Labels) -> Vec<&'s Arc<Preset>> {
         let mut found = Vec::with_capacity(4);
         self.cluster.select(&*self.labels, pod, &mut found);
         if let Some(presets) = self.presets {

@@ -90,6 +90,21 @@ impl List {
         Self { items: items.into(), left_out: left_out.into() }
     }
 
+    /// The union of lists, with loopback.
+    ///
+    /// A list that is `*` alone stays exactly that, whatever it is united with: curl, urllib, requests, aiohttp and undici
+    /// know `*` only alone.
+    #[must_use]
+    pub fn united<'l>(lists: impl Iterator<Item = &'l Self>) -> Self {
+        Self { items: union(lists).into_iter().cloned().collect(), left_out: Box::default() }
+    }
+
+    /// What it is emitted as.
+    #[must_use]
+    pub fn text(&self) -> String {
+        join(&self.items.iter().collect::<Vec<_>>())
+    }
+
     /// Whether it is `*` alone.
     fn is_any(&self) -> bool {
         matches!(&*self.items, [item] if item.class == Class::Any) && self.left_out.is_empty()
@@ -113,25 +128,31 @@ impl List {
     }
 }
 
-/// The union of lists as it is emitted, with loopback.
-///
-/// A list that is `*` alone stays exactly that, whatever it is united with: curl, urllib, requests, aiohttp and undici
-/// know `*` only alone.
+/// The union of lists as it is emitted, with loopback: the text of [`List::united`].
 #[must_use]
 pub fn unite<'l>(lists: impl Iterator<Item = &'l List>) -> String {
+    join(&union(lists))
+}
+
+/// The items of a union, or `*` alone.
+fn union<'l>(lists: impl Iterator<Item = &'l List>) -> Vec<&'l Item> {
     let mut united: Vec<&Item> = LOOPBACK.items.iter().collect();
     let mut merged = Vec::new();
     for list in lists {
         if list.is_any() {
-            return "*".to_owned();
+            return list.items.iter().collect();
         }
         if !list.items.is_empty() {
             merge(&united, &list.items, &mut merged);
             std::mem::swap(&mut united, &mut merged);
         }
     }
-    let mut text = String::with_capacity(united.iter().map(|item| item.text.len() + 1).sum());
-    for item in united {
+    united
+}
+
+fn join(items: &[&Item]) -> String {
+    let mut text = String::with_capacity(items.iter().map(|item| item.text.len() + 1).sum());
+    for item in items {
         if !text.is_empty() {
             text.push(',');
         }

@@ -1,0 +1,235 @@
+//! What several presets say together, made once for each set of presets that meets in a container.
+//!
+//! A snapshot sees the same few sets again and again: most containers of a namespace get the same presets. A review
+//! only looks up what they say; what is left to do is to let it meet the container's own variables.
+
+use std::hash::Hasher;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use super::merge::{self, Outcome, Resolved, VariableConflict};
+use super::pod::Container;
+use super::preset::{Preset, ProxyVariable};
+use super::snapshot::Derived;
+use crate::api::NoProxySource;
+use crate::no_proxy::portable::List;
+
+/// Presets that apply together, and what they say.
+#[derive(Debug)]
+pub struct PresetSet {
+    /// The presets, in order of use.
+    pub presets: Box<[Arc<Preset>]>,
+    /// The Services that they ask for.
+    services: Option<Arc<List>>,
+    /// Their variables, merged.
+    pub variables: Vec<Resolved>,
+    /// Items that are not followed.
+    pub conflicts: Vec<VariableConflict>,
+    /// What becomes of the variables in a container that has none of them.
+    bare: Vec<Outcome>,
+    /// `kind/name@generation` of each preset.
+    pub(super) stamps: Box<str>,
+    /// 16 hexadecimal digits over the content of the presets, in order of use.
+    pub(super) hash: Box<str>,
+}
+
+/// The sets that reviews of one snapshot have met.
+#[derive(Debug)]
+pub struct PresetSets {
+    slots: Box<[OnceLock<Box<PresetSet>>]>,
+}
+
+/// A set that is kept, or one that there was no place for.
+#[derive(Debug)]
+pub enum Shared<'s> {
+    /// It is kept.
+    Kept(&'s PresetSet),
+    /// It was made for this review.
+    Made(Box<PresetSet>),
+}
+
+/// Sets that a snapshot keeps: a bound, because pods choose by their labels which sets there are.
+const SLOTS: usize = 512;
+/// Slots in which a set is looked for.
+const PROBES: usize = 4;
+
+// === impl PresetSet ===
+
+impl PresetSet {
+    fn new(presets: &[&Arc<Preset>], derived: Derived<'_>, services: Option<&Arc<List>>) -> Self {
+        let presets: Box<[Arc<Preset>]> = presets.iter().copied().map(Arc::clone).collect();
+        let (variables, conflicts) = merge::resolve(&presets, derived);
+        let stamps: Vec<&str> = presets.iter().map(|preset| &*preset.stamp).collect();
+        let mut hasher = fnv::FnvHasher::default();
+        for preset in &presets {
+            hasher.write_u64(preset.digest.to_be());
+        }
+        Self {
+            stamps: stamps.join(",").into(),
+            hash: format!("{:016x}", hasher.finish()).into(),
+            services: services.cloned(),
+            bare: merge::meet(&variables, &Container::default()),
+            variables,
+            conflicts,
+            presets,
+        }
+    }
+
+    fn is(&self, presets: &[&Arc<Preset>], services: Option<&Arc<List>>) -> bool {
+        let same_services = match (&self.services, services) {
+            (Some(own), Some(services)) => Arc::ptr_eq(own, services),
+            (None, None) => true,
+            _ => false,
+        };
+        same_services && self.has(presets)
+    }
+
+    /// Whether it is of these presets.
+    pub(super) fn has(&self, presets: &[&Arc<Preset>]) -> bool {
+        self.presets.len() == presets.len()
+            && self.presets.iter().zip(presets).all(|(own, preset)| Arc::ptr_eq(own, preset))
+    }
+
+    /// What becomes of the variables in a container.
+    pub(super) fn meet(&self, container: &Container<'_>) -> Vec<Outcome> {
+        let concerns = |name: &str| {
+            ProxyVariable::of(name).is_some()
+                || self.variables.iter().any(|variable| variable.identity().is(name))
+        };
+        if container.env.iter().any(|own| concerns(&own.name)) {
+            merge::meet(&self.variables, container)
+        } else {
+            self.bare.clone()
+        }
+    }
+}
+
+// === impl PresetSets ===
+
+impl PresetSets {
+    /// The set of these presets, given in order of use.
+    pub(super) fn get<'s>(&'s self, presets: &[&'s Arc<Preset>], derived: Derived<'s>) -> Shared<'s> {
+        let asks = presets.iter().any(|preset| preset.no_proxy_from.contains(&NoProxySource::Services));
+        let services = derived.services().filter(|_| asks);
+        let mut hasher = fnv::FnvHasher::default();
+        for preset in presets {
+            hasher.write_usize(Arc::as_ptr(preset).addr());
+        }
+        hasher.write_usize(services.map_or(0, |services| Arc::as_ptr(services).addr()));
+        let first = usize::try_from(hasher.finish() >> 32).unwrap_or_default();
+        let make = || Box::new(PresetSet::new(presets, derived, services));
+        for probe in 0..PROBES {
+            let slot = &self.slots[(first + probe) % SLOTS];
+            let set = slot.get_or_init(make);
+            if set.is(presets, services) {
+                return Shared::Kept(set);
+            }
+        }
+        Shared::Made(make())
+    }
+}
+
+impl Default for PresetSets {
+    fn default() -> Self {
+        Self { slots: std::iter::repeat_with(OnceLock::new).take(SLOTS).collect() }
+    }
+}
+
+/// Another snapshot may say other things.
+impl Clone for PresetSets {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+// === impl Shared ===
+
+impl Deref for Shared<'_> {
+    type Target = PresetSet;
+
+    fn deref(&self) -> &PresetSet {
+        match self {
+            Self::Kept(set) => set,
+            Self::Made(set) => set,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::inject::snapshot::{NamespaceEntry, NamespaceLabels, Snapshot};
+    use crate::no_proxy::portable::Author;
+
+    fn preset(number: usize, from: &[&str]) -> Arc<Preset> {
+        let object = json!({
+            "apiVersion": "reach.dev/v1alpha1",
+            "kind": "ClusterPodPreset",
+            "metadata": {"name": format!("preset-{number}"), "generation": 1},
+            "spec": {
+                "noProxyFrom": from,
+                "env": [{"name": "no_proxy", "value": format!("host-{number}")}],
+            },
+        });
+        Arc::new(Preset::cluster(&serde_json::from_value(object).unwrap()).unwrap())
+    }
+
+    fn snapshot() -> Snapshot {
+        let entry = |service: &str| {
+            Arc::new(NamespaceEntry {
+                labels: Some(NamespaceLabels::default()),
+                services: Arc::new(List::parse(service, Author::Preset)),
+                ..NamespaceEntry::default()
+            })
+        };
+        let namespaces = [("shop".into(), entry("mysql")), ("blog".into(), entry("redis"))];
+        Snapshot::new(Arc::default(), namespaces.into(), false)
+    }
+
+    fn value(set: &PresetSet) -> &str {
+        set.variables[0].value.literal().unwrap()
+    }
+
+    #[test]
+    fn a_set_is_made_once_for_all_namespaces_unless_it_asks_for_their_services() {
+        let snapshot = snapshot();
+        let [shop, blog] = ["shop", "blog"].map(|name| snapshot.namespace(name).unwrap());
+        let (plain, asking) = (preset(1, &[]), preset(2, &["Services"]));
+        let get = |presets: &[&Arc<Preset>], namespace: &crate::inject::snapshot::Namespace<'_>| match shop
+            .sets
+            .get(presets, namespace.derived)
+        {
+            Shared::Kept(set) => (std::ptr::from_ref(set), value(set).to_owned()),
+            Shared::Made(_) => panic!("there is a place for it"),
+        };
+        assert_eq!(get(&[&plain], &shop), get(&[&plain], &blog));
+        assert_eq!(get(&[&plain, &asking], &shop), get(&[&plain, &asking], &shop));
+        assert_eq!(get(&[&plain], &shop).1, ".host-1,host-1,localhost,127.0.0.1");
+        assert_eq!(
+            get(&[&plain, &asking], &shop).1,
+            ".host-1,host-1,.host-2,host-2,.mysql,mysql,localhost,127.0.0.1"
+        );
+        assert_eq!(get(&[&asking], &blog).1, ".host-2,host-2,.redis,redis,localhost,127.0.0.1");
+    }
+
+    #[test]
+    fn sets_that_there_is_no_place_for_say_what_they_say_all_the_same() {
+        let snapshot = snapshot();
+        let namespace = snapshot.namespace("shop").unwrap();
+        let presets: Vec<Arc<Preset>> = (0..2 * SLOTS).map(|number| preset(number, &[])).collect();
+        let mut made = 0;
+        for round in 0..2 {
+            for (number, preset) in presets.iter().enumerate() {
+                let set = namespace.sets.get(&[preset], namespace.derived);
+                let expected = format!(".host-{number},host-{number},localhost,127.0.0.1");
+                assert_eq!(value(&set), expected, "round {round}");
+                made += usize::from(matches!(set, Shared::Made(_)));
+            }
+        }
+        // Those that found a place keep it.
+        assert!(made >= 2 * SLOTS && made.is_multiple_of(2), "{made}");
+        assert!(namespace.sets.slots.iter().filter(|slot| slot.get().is_some()).count() > SLOTS / 2);
+    }
+}
