@@ -87,7 +87,7 @@ pub struct Variable {
     pub name: String,
     /// Its value; `None` if it comes from elsewhere (`valueFrom`).
     pub value: Option<String>,
-    /// RFC 6901 pointer of the value in its object. In a file, the number of the assignment.
+    /// RFC 6901 pointer of the value in its object; empty in a file.
     pub pointer: String,
 }
 

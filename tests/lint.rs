@@ -180,6 +180,57 @@ fn no_password_is_shown_in_any_output() {
     let diff = pipe(&["lint", "--env", "-", "--diff"], env);
     assert!(diff.stdout.contains("+no_proxy="), "{}", diff.stdout);
     check(&diff);
+    check(
+        &pipe(&["lint", "--env", "-", "--fix", "--fail-on", "never"], "no_proxy=me:s3c://r3t@web,a b\n")
+            .notes(),
+    );
+    // Behind an alias: not rewritten, but shown.
+    let alias = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: a\n    env: &env\n    - {name: no_proxy, value: 'me:s3c@web b'}\n  - name: b\n    env: *env\n";
+    let refused = pipe(&["lint", "-f", "-", "--fix"], alias);
+    assert!(
+        refused.stderr.contains("write it there as .b,b,localhost,127.0.0.1,***@web\n"),
+        "{}",
+        refused.stderr
+    );
+    check(&refused.notes());
+}
+
+#[test]
+fn a_diff_has_nothing_but_the_variables_that_change() {
+    // None of these is in a URL with a scheme, and the last one stands in the line that changes.
+    let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {x: s3cret-1}\n---\n\
+        apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: c\n    env:\n    - name: TOKEN\n      \
+        value: s3cret-2\n    - {name: PASSWORD, value: s3cret-3}\n    - {name: no_proxy, value: \"a\\n me:s3cret-4@b\"} # s3cret-5\n";
+    let run = pipe(&["lint", "-f", "-", "--diff"], text);
+    let portable = ".a,a,localhost,127.0.0.1,***@b";
+    assert_eq!(
+        run.stdout,
+        format!(
+            "--- standard input\n+++ standard input (fixed)\n@@ Pod/p, container c @@\n\
+             -no_proxy=a\\n ***@b\n+no_proxy={portable}\n+NO_PROXY={portable}\n"
+        )
+    );
+    let first = run.stderr.lines().next();
+    let expected =
+        format!("would fix: standard input: no_proxy, NO_PROXY of Pod/p, container c = {portable}");
+    assert_eq!(first, Some(&*expected));
+    assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
+}
+
+#[test]
+fn standard_output_is_for_the_document_or_the_diff_alone() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, env: [{name: no_proxy, value: 'a;b'}]}]}\n";
+    let broken = format!("{text}---\na: ]\n");
+    for option in ["--fix", "--diff"] {
+        let run = pipe(&["lint", "-f", "-", option], &broken);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{run:?}");
+        assert!(
+            run.stderr.contains("error: standard input, document 2") && run.stderr.contains(" E2 "),
+            "{run:?}"
+        );
+    }
+    let fixed = pipe(&["lint", "-f", "-", "--fix"], text);
+    assert!(fixed.stdout.starts_with("apiVersion: v1\n") && fixed.stderr.contains(" E2 "), "{fixed:?}");
 }
 
 #[test]
@@ -308,7 +359,8 @@ fn a_fix_keeps_everything_else_to_the_letter_and_is_done_once() {
         }
         let twice = pipe(&["lint", option, "-", "--fix"], &once.stdout);
         assert_eq!(twice.stdout, once.stdout, "{name}");
-        assert!(!twice.stderr.contains("\nfixed: "), "{}", twice.stderr);
+        let fixed: Vec<&str> = twice.stderr.lines().filter(|line| line.starts_with("fixed: ")).collect();
+        assert_eq!(fixed, [""; 0], "{name}");
     }
 }
 
@@ -324,7 +376,7 @@ fn a_file_is_replaced_as_a_whole_and_keeps_its_mode_and_its_link() {
     let before = fs::read_to_string(&file).unwrap();
     let diff = run(&["lint", "-f", path, "--fix", "--diff"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), before, "a diff writes nothing");
-    assert!(diff.stdout.contains("+          value: \".corp.example,"), "{}", diff.stdout);
+    assert!(diff.stdout.contains("\n+no_proxy=.corp.example,"), "{}", diff.stdout);
     let fixed = run(&["lint", "-f", path, "--fix"]);
     assert_eq!(fixed.code, Some(1), "what cannot be fixed is still there");
     assert!(fixed.stdout.contains("E4") && !fixed.stdout.contains("W1"), "{}", fixed.stdout);
@@ -354,6 +406,13 @@ struct Run {
     stdout: String,
     stderr: String,
     code: Option<i32>,
+}
+
+impl Run {
+    /// Standard error alone: standard output is the document.
+    fn notes(self) -> Self {
+        Self { stdout: String::new(), ..self }
+    }
 }
 
 fn root() -> PathBuf {

@@ -29,7 +29,7 @@ pub(super) fn check(findings: &mut Findings<'_>, index: usize, value: &str) {
     }
     let url = Written::read(value);
     if let Some(userinfo) = url.userinfo {
-        credentials(findings, index, value, userinfo);
+        credentials(findings, index, value, userinfo, url.scheme);
     }
     // What a reference stands for decides how the rest is read.
     if value.starts_with("$(") || (url.host.starts_with("$(") && url.userinfo.is_none()) {
@@ -150,11 +150,11 @@ fn failing(value: &str) -> Vec<Client> {
 }
 
 /// E8 and W10: who may read the password.
-fn credentials(findings: &mut Findings<'_>, index: usize, value: &str, userinfo: &str) {
+fn credentials(findings: &mut Findings<'_>, index: usize, value: &str, userinfo: &str, scheme: Option<&str>) {
     let scope = findings.subject.scope;
     let password = userinfo.split_once(':').map(|(_, password)| password);
     let literal = |text: &str| !without_references(text).is_empty();
-    let start = value.find("://").map_or(0, |at| at + 3);
+    let start = scheme.map_or(0, |scheme| scheme.len() + 3);
     let range = start..start + userinfo.len();
     let (readers, advice) = match scope {
         Scope::Preset => (

@@ -3,9 +3,7 @@
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
 
-use super::super::Failure;
-use super::super::input::{ClusterOptions, File};
-use super::source::{Kind, Source};
+use super::super::input::ClusterOptions;
 
 /// Kinds that are looked at: group, version, kind, plural, and whether it has a namespace. What another object owns
 /// only repeats that.
@@ -26,9 +24,9 @@ const KINDS: [(&str, &str, &str, &str, bool); 10] = [
 const PAGE: u32 = 500;
 
 /// Reads all of them.
-pub fn read(options: &ClusterOptions, namespace: Option<&str>) -> Result<Vec<Source>, Failure> {
+pub fn read(options: &ClusterOptions, namespace: Option<&str>) -> anyhow::Result<Vec<Value>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let objects = runtime.block_on(async {
+    runtime.block_on(async {
         let client = kube::Client::try_from(options.config().await?)?;
         let mut objects = Vec::new();
         for (group, version, kind, plural, is_namespaced) in KINDS {
@@ -64,9 +62,7 @@ pub fn read(options: &ClusterOptions, namespace: Option<&str>) -> Result<Vec<Sou
             objects.push(value(service, &resource)?);
         }
         Ok(objects)
-    })?;
-    let file = File { name: "cluster".to_owned(), path: None, text: String::new() };
-    Ok(vec![Source { file, kind: Kind::Objects(objects) }])
+    })
 }
 
 async fn list(api: &Api<DynamicObject>, resource: &ApiResource) -> Result<Vec<Value>, kube::Error> {
