@@ -17,7 +17,7 @@ mod facts;
 mod list;
 pub mod mask;
 pub mod objects;
-mod probe;
+pub(crate) mod probe;
 pub mod rules;
 mod spellings;
 mod unread;
@@ -142,7 +142,7 @@ pub fn check(subject: &Subject, facts: &Facts) -> Vec<Finding> {
         if proxy == ProxyVariable::No {
             list::check(&mut findings, index, value, facts);
         } else {
-            urls::check(&mut findings, index, value);
+            urls::check(&mut findings, index, proxy, value);
         }
         urls::references(&mut findings, index, value);
     }
