@@ -2,15 +2,12 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
-use std::path::Path;
 
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::super::Failure;
 use super::super::route::env_file::{self, Assignment};
+use super::super::{Failure, print, write_whole};
 use super::report::Report;
 use super::source::{self, Kind, Source};
 use crate::inject::preset::ProxyVariable;
@@ -264,33 +261,12 @@ impl Fixed {
     pub fn write(&self, before: &[Source]) -> Result<(), Failure> {
         for (before, after) in before.iter().zip(&self.sources) {
             match &after.file.path {
-                Some(path) if before.file.text != after.file.text => write(path, &after.file.text)
+                Some(path) if before.file.text != after.file.text => write_whole(path, &after.file.text)
                     .with_context(|| format!("{}: cannot be written", after.file.name))?,
                 Some(_) => {}
-                None => super::super::print(&after.file.text)?,
+                None => print(&after.file.text)?,
             }
         }
         Ok(())
     }
-}
-
-/// Replaces a file as a whole: whoever reads it sees the old text or the new one, also when this ends halfway.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    // A link stays one.
-    let path = fs::canonicalize(path)?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.reach-{}", std::process::id()));
-    let result = (|| {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-        file.set_permissions(fs::metadata(&path)?.permissions())?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)
-    })();
-    if result.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&temporary);
-    }
-    result
 }
