@@ -314,7 +314,17 @@ fn a_cluster_is_looked_at_without_what_others_own_and_without_what_may_not_be_re
             r#"{"metadata": {}, "items": [
                 {"metadata": {"name": "alone", "namespace": "n"}, "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}},
                 {"metadata": {"name": "owned", "namespace": "n", "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true}]},
+                 "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}},
+                {"metadata": {"name": "of-a-crd", "namespace": "n", "ownerReferences": [{"apiVersion": "db.example/v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true}]},
+                 "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}},
+                {"metadata": {"name": "of-a-job", "namespace": "n", "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "u", "controller": true}]},
                  "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}}]}"#,
+        ),
+        (
+            "/apis/apps/v1/replicasets",
+            r#"{"metadata": {}, "items": [
+                {"metadata": {"name": "of-a-rollout", "namespace": "n", "ownerReferences": [{"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "r", "uid": "u", "controller": true}]},
+                 "spec": {"template": {"spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}}}}]}"#,
         ),
         (
             "/api/v1/namespaces/default/services/kubernetes",
@@ -328,6 +338,10 @@ fn a_cluster_is_looked_at_without_what_others_own_and_without_what_may_not_be_re
         "cluster: error E6 no_proxy of ClusterPodPreset/c",
         "10.96.0.1 in no_proxy",
         "cluster: error E2 no_proxy of Pod/alone, container c",
+        // Who made them is not looked at: it is of another kind, or may not be read.
+        "cluster: error E2 no_proxy of Pod/of-a-crd, container c",
+        "cluster: error E2 no_proxy of Pod/of-a-job, container c",
+        "cluster: error E2 no_proxy of ReplicaSet/of-a-rollout, container c",
     ] {
         assert!(run.stdout.contains(expected), "{expected}\n{}", run.stdout);
     }

@@ -109,8 +109,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     // Standard output has the rewritten standard input or the diff, and so the findings go where people look next.
-    let is_stdin = |file: &&PathBuf| file.as_os_str() == "-";
-    let stdins = arguments.filenames.iter().chain(&arguments.env).filter(is_stdin).count();
+    let files = arguments.filenames.iter().chain(&arguments.env);
+    let stdins = files.filter(|file| input::is_stdin(file)).count();
     let is_taken = arguments.diff || (arguments.fix && stdins > 0);
     check_usage(arguments, stdins, is_taken)?;
     let sources = sources(arguments)?;
@@ -168,7 +168,7 @@ fn is_cluster(arguments: &Arguments) -> bool {
 
 /// Refuses what does not go together.
 fn check_usage(arguments: &Arguments, stdins: usize, is_taken: bool) -> Result<(), Failure> {
-    let wrong = |message: &str| Err(Failure::Messages(vec![message.to_owned()]));
+    let wrong = |message: &str| Err(Failure::Usage(message.to_owned()));
     if stdins > 1 {
         return wrong("expected - once: standard input can be read only once");
     }
@@ -188,9 +188,8 @@ fn sources(arguments: &Arguments) -> Result<Vec<Source>, Failure> {
     let mut sources: Vec<Source> =
         input::files(&arguments.filenames)?.into_iter().map(Source::manifests).collect();
     for file in &arguments.env {
-        let (name, text) = super::route::env_file::text(file)?;
-        let path = (file.as_os_str() != "-").then(|| file.clone());
-        sources.push(Source::variables(input::File { name, path, text }));
+        let file = input::file(file).map_err(|error| Failure::Messages(vec![error]))?;
+        sources.push(Source::variables(file));
     }
     Ok(sources)
 }

@@ -105,6 +105,7 @@ const ALWAYS: &str = "always there";
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Sources { lists: sources, form, mut value } = match &arguments.list {
         Some(list) => {
+            arguments.presets.refuse("--presets is for the list of a pod: leave LIST out")?;
             let source = Source { origin: "the list".to_owned(), author: Author::Preset, text: list.clone() };
             let value = write(NoProxyForm::Portable, std::slice::from_ref(&source));
             Sources { lists: vec![source], form: NoProxyForm::Portable, value }

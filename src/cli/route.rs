@@ -126,17 +126,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn environment(arguments: &Arguments) -> Result<Environment, Failure> {
-    if let Some(file) = &arguments.env {
-        return env_file::read(file);
-    }
     if let Some(file) = &arguments.filename {
         return container::environment(file, arguments.container.as_deref(), &arguments.presets);
     }
-    // The variable is there for other commands as well.
-    if !arguments.presets.paths().is_empty() && std::env::var_os("REACH_PRESETS").is_none() {
-        return Err(Failure::Messages(vec![
-            "--presets is for the container of a pod: give its manifest with -f, too".to_owned(),
-        ]));
+    arguments.presets.refuse("--presets is for the container of a pod: give its manifest with -f")?;
+    if let Some(file) = &arguments.env {
+        return env_file::read(file);
     }
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     Ok(std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect())
