@@ -248,6 +248,34 @@ fn explain_has_every_rule() {
 }
 
 #[test]
+fn the_wrong_example_of_each_rule_is_found_and_the_right_one_is_not() {
+    for rule in &RULES {
+        for (example, is_wrong) in [(rule.wrong, true), (rule.right, false)] {
+            let found = ids(example);
+            assert_eq!(found.contains(&rule.id.to_string()), is_wrong, "{}: {example}\n{found:?}", rule.id);
+        }
+    }
+}
+
+/// The rules that an example breaks: lines of a file of variables, or the fields or variables of a container.
+fn ids(example: &str) -> BTreeSet<String> {
+    let run = if example.starts_with("- ") || example.starts_with("command:") {
+        let read = reach::manifest::documents(example)[0].read().expect("YAML").expect("a document");
+        let mut container = if read.is_array() { json!({"env": read}) } else { read };
+        container["name"] = "c".into();
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [container]}});
+        pipe(&["lint", "-f", "-", "-o", "json"], &pod.to_string())
+    } else {
+        let more: Vec<String> = (4..200).map(|n| format!("10.0.0.{n}")).collect();
+        pipe(&["lint", "--env", "-", "-o", "json"], &example.replace("...", &more.join(",")))
+    };
+    assert!(run.code != Some(2), "{example}: {run:?}");
+    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let findings = report["findings"].as_array().expect("findings");
+    findings.iter().map(|finding| finding["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+#[test]
 fn the_documentation_has_the_table_of_the_program() {
     const MARKER: &str = "<!-- From here on generated: REACH_UPDATE=1 cargo test --test lint -->\n";
     let file = root().join("docs/lint.md");
@@ -398,6 +426,17 @@ fn a_file_is_replaced_as_a_whole_and_keeps_its_mode_and_its_link() {
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
+}
+
+#[test]
+fn everything_and_a_list_are_not_united() {
+    let text = "no_proxy=*\nNO_PROXY=*.corp.example\n";
+    let run = pipe(&["lint", "--env", "-", "--fix"], text);
+    assert_eq!(run.stdout, text);
+    assert!(
+        run.stderr.contains("no_proxy and NO_PROXY differ") && !run.stderr.contains("writes the union"),
+        "{run:?}"
+    );
 }
 
 #[test]

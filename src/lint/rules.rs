@@ -87,7 +87,7 @@ pub static RULES: [Rule; 24] = [
         title: "The two spellings of a variable differ, or one is missing",
         is_fixable: true,
         in_presets: "reach writes both spellings, unless letterCase is AsWritten",
-        explanation: "curl and wget read lower case only (curl: of http_proxy), Go and reqwest look at upper case first, the others at lower case. With two values, two clients in one container take two routes. Info where every client that reach knows reads the spelling that is there, and where a variable is set to nothing, which is how a container switches a proxy off. Variables from envFrom are not known here: with one, nothing is said to be missing. `--fix` unites both lists and writes both spellings of no_proxy; proxies it does not touch.",
+        explanation: "curl and wget read lower case only (curl: of http_proxy), Go and reqwest look at upper case first, the others at lower case. With two values, two clients in one container take two routes. Info where every client that reach knows reads the spelling that is there, and where a variable is set to nothing, which is how a container switches a proxy off. Variables from envFrom are not known here: with one, nothing is said to be missing. `--fix` unites both lists and writes both spellings of no_proxy, unless one of two is `*` alone, which has no union with another; proxies it does not touch.",
         wrong: "no_proxy=web.corp.example\nNO_PROXY=10.0.0.1",
         right: "no_proxy=web.corp.example,10.0.0.1\nNO_PROXY=web.corp.example,10.0.0.1",
     },
@@ -119,7 +119,7 @@ pub static RULES: [Rule; 24] = [
         in_presets: REPORTED,
         explanation: "A kube-apiserver that inherits a proxy asks the proxy for webhooks and aggregated APIs, and so admission fails: its no_proxy needs .svc, etcd and the address of its own Service. Everything else with a proxy needs the address of that Service and the endpoint of the control plane. This is decided by what is in the input, with the model of Go: a container whose command is kube-apiserver and its flags (--service-cluster-ip-range, --advertise-address, --etcd-servers), a ClusterConfiguration of kubeadm (also in its ConfigMap), the Service default/kubernetes, the ServiceCIDR kubernetes. Without one of these in the input, nothing is known and nothing is said. Of presets only a ClusterPodPreset is looked at that has a proxy and a list.",
         wrong: "command: [kube-apiserver, --service-cluster-ip-range=10.96.0.0/12]\nenv:\n- {name: HTTPS_PROXY, value: \"http://proxy.corp.example:3128\"}",
-        right: "- {name: NO_PROXY, value: \".svc,10.96.0.0/12,10.96.0.1\"}",
+        right: "command: [kube-apiserver, --service-cluster-ip-range=10.96.0.0/12]\nenv:\n- {name: HTTPS_PROXY, value: \"http://proxy.corp.example:3128\"}\n- {name: NO_PROXY, value: \".svc,10.96.0.0/12,10.96.0.1\"}",
     },
     Rule {
         id: Id::E7,
@@ -239,7 +239,7 @@ pub static RULES: [Rule; 24] = [
         in_presets: REPORTED,
         explanation: "The URL takes the password from a variable that has it in the open, so it is hidden from nobody. Info for a user without a password, which may be a token.",
         wrong: "- {name: PROXY_PASSWORD, value: secret}\n- {name: http_proxy, value: \"http://me:$(PROXY_PASSWORD)@proxy.corp.example:3128\"}",
-        right: "- name: PROXY_PASSWORD\n  valueFrom:\n    secretKeyRef: {name: corporate-proxy, key: password}",
+        right: "- name: PROXY_PASSWORD\n  valueFrom:\n    secretKeyRef: {name: corporate-proxy, key: password}\n- {name: http_proxy, value: \"http://me:$(PROXY_PASSWORD)@proxy.corp.example:3128\"}",
     },
     Rule {
         id: Id::W11,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::probe::{self, PROXY, names, verb};
 use super::rules::Id;
-use super::{Finding, Findings, Scope, Severity, Variable};
+use super::{Finding, Findings, Scope, Severity, Variable, portable};
 use crate::clients::{Client, Environment, Route, Target};
 use crate::inject::preset::ProxyVariable;
 use crate::no_proxy;
@@ -107,14 +107,16 @@ fn differing(proxy: ProxyVariable, lower: (usize, &Variable), upper: (usize, &Va
             verb(&readers, "reads", "read")
         )
     };
+    // * alone has no union with another list.
+    let is_fixable = is_list && portable(&[a, b]) != "*";
     let mut finding = Finding::new(
         Id::E3,
         upper.0,
         format!("{lower_name} and {upper_name} differ"),
-        format!("one value for both{}", if is_list { "; --fix writes the union" } else { "" }),
+        format!("one value for both{}", if is_fixable { "; --fix writes the union" } else { "" }),
     )
     .breaking(breaks, readers);
-    finding.is_fixable = is_list;
+    finding.is_fixable = is_fixable;
     Some(finding)
 }
 

@@ -66,10 +66,15 @@ fn change(subject: &Subject) -> Option<Change<'_>> {
     if values.iter().all(|value| value.trim().is_empty()) {
         return None;
     }
+    let value = portable(&values);
+    // The union of * alone and a list is *, which takes the list away from clients that do not know it.
+    if value == "*" && values.iter().any(|value| portable(&[value]) != "*") {
+        return None;
+    }
     let has = |name: &str| found.iter().any(|(_, variable)| variable.name == name);
     let is_alone = subject.scope != Scope::Preset && !subject.is_open;
     let missing = ["no_proxy", "NO_PROXY"].into_iter().find(|name| is_alone && !has(name));
-    Some(Change { value: portable(&values), literal, missing })
+    Some(Change { value, literal, missing })
 }
 
 fn manifests(source: &Source, report: &Report, fixed: &mut Fixed) -> String {
