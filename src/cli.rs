@@ -56,6 +56,15 @@ enum Command {
     Completions(completions::Arguments),
 }
 
+/// Form of the output of `reach explain` and `reach route`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// For machines
+    Json,
+}
+
 /// Why a command failed.
 #[derive(Debug)]
 enum Failure {

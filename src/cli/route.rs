@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
-use super::Failure;
 use super::input::PresetInput;
+use super::{Failure, Output};
 use crate::clients::{Client, Environment, Route, Target, route};
 
 mod container;
@@ -54,14 +54,6 @@ pub struct Arguments {
     /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// For people
-    Text,
-    /// For machines
-    Json,
 }
 
 /// A URL as given, and taken apart.
