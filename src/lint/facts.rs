@@ -36,7 +36,7 @@ impl Facts {
     /// Takes over what an object shows.
     pub fn learn(&mut self, object: &Value) {
         for (_, object) in objects::items(object) {
-            let text = |value: &'_ Value| value.as_str().unwrap_or_default().to_owned();
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let metadata = &object["metadata"];
             let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
             let part = || Part::deserialize(object).unwrap_or_default();

@@ -49,7 +49,8 @@ fn half_a_password(text: &str) -> Option<usize> {
     let is_ipv6 = text.starts_with('[') || (text.matches(':').count() > 1 && text.bytes().all(is_of_ipv6));
     let colon = text.find(':').filter(|colon| !is_ipv6 && !text[..*colon].contains(['/', '?', '#']))?;
     let port = text[colon + 1..].trim_end_matches('/');
-    (!port.bytes().all(|byte| byte.is_ascii_digit())).then_some(colon + 1)
+    let is_reference = port.starts_with("$(") && port.ends_with(')');
+    (!is_reference && !port.bytes().all(|byte| byte.is_ascii_digit())).then_some(colon + 1)
 }
 
 /// A control character as a message has it.
@@ -77,6 +78,7 @@ mod tests {
             ("me:s3]c:r", "me:***"),
             ("http://me:s3/cr", "http://me:***"),
             ("10.0.0.0/8:80", "10.0.0.0/8:80"),
+            ("$(HOST):$(PORT)", "$(HOST):$(PORT)"),
             ("fd00::/129", "fd00::/129"),
             ("fd00::1-fd00::9", "fd00::1-fd00::9"),
             ("http://me:/s3c", "http://me:***"),
