@@ -433,6 +433,7 @@ fn everything_and_a_list_are_not_united() {
     let text = "no_proxy=*\nNO_PROXY=*.corp.example\n";
     let run = pipe(&["lint", "--env", "-", "--fix"], text);
     assert_eq!(run.stdout, text);
+    assert!(run.stderr.starts_with("not fixed: standard input: one spelling of no_proxy is *"), "{run:?}");
     assert!(
         run.stderr.contains("no_proxy and NO_PROXY differ") && !run.stderr.contains("writes the union"),
         "{run:?}"

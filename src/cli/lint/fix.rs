@@ -57,7 +57,7 @@ struct Change<'s> {
     missing: Option<&'static str>,
 }
 
-fn change(subject: &Subject) -> Option<Change<'_>> {
+fn change<'s>(subject: &'s Subject, file: &str, refusals: &mut Vec<String>) -> Option<Change<'s>> {
     let found: Vec<(usize, &Variable)> = subject.spellings(ProxyVariable::No).collect();
     let literal: Vec<(usize, &Variable)> =
         found.iter().copied().filter(|(_, variable)| variable.value.is_some()).collect();
@@ -69,12 +69,21 @@ fn change(subject: &Subject) -> Option<Change<'_>> {
     let value = portable(&values);
     // The union of * alone and a list is *, which takes the list away from clients that do not know it.
     if value == "*" && values.iter().any(|value| portable(&[value]) != "*") {
+        refusals.push(format!(
+            "not fixed: {file}: one spelling of no_proxy{} is *, which has no union with a list: write one of them in both",
+            of(&subject.name)
+        ));
         return None;
     }
     let has = |name: &str| found.iter().any(|(_, variable)| variable.name == name);
     let is_alone = subject.scope != Scope::Preset && !subject.is_open;
     let missing = ["no_proxy", "NO_PROXY"].into_iter().find(|name| is_alone && !has(name));
     Some(Change { value, literal, missing })
+}
+
+/// Whose variables they are, behind their names; nothing in a file of variables.
+fn of(subject: &str) -> String {
+    if subject.is_empty() { String::new() } else { format!(" of {subject}") }
 }
 
 fn manifests(source: &Source, report: &Report, fixed: &mut Fixed) -> String {
@@ -100,7 +109,7 @@ fn document(
 ) -> String {
     let mut text = document.text.to_owned();
     for subject in objects::subjects(object).iter().filter(|subject| fixable.contains(&*subject.name)) {
-        let Some(change) = change(subject) else { continue };
+        let Some(change) = change(subject, file, &mut fixed.refusals) else { continue };
         let mut operations: Vec<Add> = Vec::new();
         let mut variables = Vec::new();
         for (_, variable) in &change.literal {
@@ -145,7 +154,9 @@ fn variables(source: &Source, fixed: &mut Fixed) -> String {
     let text = &source.file.text;
     let (assignments, _) = env_file::assignments(text);
     let subject = source::subject(&assignments);
-    let Some(change) = change(&subject) else { return text.clone() };
+    let Some(change) = change(&subject, &source.file.name, &mut fixed.refusals) else {
+        return text.clone();
+    };
     let mut edits: Vec<(std::ops::Range<usize>, String)> = Vec::new();
     let mut variables = Vec::new();
     for (index, variable) in &change.literal {
@@ -229,10 +240,14 @@ impl Fixed {
     /// What is changed, a line for each subject.
     pub fn notes(&self, word: &str) -> Vec<String> {
         let note = |change: &Rewritten| {
-            let of =
-                if change.subject.is_empty() { String::new() } else { format!(" of {}", change.subject) };
             let names: Vec<&str> = change.variables.iter().map(|(name, _)| &**name).collect();
-            format!("{word}: {}: {}{of} = {}", change.file, names.join(", "), mask::list(&change.value))
+            format!(
+                "{word}: {}: {}{} = {}",
+                change.file,
+                names.join(", "),
+                of(&change.subject),
+                mask::list(&change.value)
+            )
         };
         self.changes.iter().map(note).collect()
     }
