@@ -1,6 +1,8 @@
 //! The command line: one file per command.
 
+use std::fs;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -18,9 +20,9 @@ mod no_proxy;
 mod route;
 mod serve;
 
-/// Exit code of a failed operation or bad input. Wrong usage is 2, by clap.
+/// Exit code of a failed operation or bad input.
 const FAILED: u8 = 1;
-/// The same for commands whose 1 is an answer.
+/// The same for commands whose 1 is an answer, and for wrong usage, as clap has it.
 const BAD_INPUT: u8 = 2;
 
 /// The right HTTP proxy configuration for every workload of a Kubernetes cluster.
@@ -54,11 +56,22 @@ enum Command {
     Completions(completions::Arguments),
 }
 
+/// Form of the output of `reach explain` and `reach route`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// For machines
+    Json,
+}
+
 /// Why a command failed.
 #[derive(Debug)]
 enum Failure {
     /// Lines for standard error, each a complete message.
     Messages(Vec<String>),
+    /// What does not go together, as clap would say it.
+    Usage(String),
     /// An error with its causes.
     Error(anyhow::Error),
 }
@@ -96,12 +109,14 @@ pub fn main() -> ExitCode {
         // Whoever reads the output has seen enough.
         Err(Failure::Error(error)) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(failure) => {
+            // As in `kubectl diff`, 1 says that something differs, so failing has to be something else.
+            let is_2 = answers_with_1 || matches!(failure, Failure::Usage(_));
             match failure {
                 Failure::Messages(lines) => lines.iter().for_each(|line| complain(&format!("error: {line}"))),
+                Failure::Usage(line) => complain(&format!("error: {line}")),
                 Failure::Error(error) => complain(&format!("error: {}", explain_all(&error))),
             }
-            // As in `kubectl diff`, 1 says that something differs, so failing has to be something else.
-            ExitCode::from(if answers_with_1 { BAD_INPUT } else { FAILED })
+            ExitCode::from(if is_2 { BAD_INPUT } else { FAILED })
         }
     }
 }
@@ -131,8 +146,67 @@ fn print(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Replaces a file as a whole: whoever reads it sees the old text or the new one, also when this ends halfway.
+fn write_whole(file: &Path, text: &str) -> io::Result<()> {
+    // A link stays one.
+    let file = match fs::canonicalize(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => file.to_owned(),
+        found => found?,
+    };
+    let (temporary, mut unfinished) = beside(&file)?;
+    let written = (|| {
+        if let Ok(metadata) = fs::metadata(&file) {
+            unfinished.set_permissions(metadata.permissions())?;
+        }
+        unfinished.write_all(text.as_bytes())?;
+        unfinished.sync_all()?;
+        fs::rename(&temporary, &file)
+    })();
+    if written.is_err() {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// A new file in the folder of another one, under a name that nobody has.
+fn beside(file: &Path) -> io::Result<(PathBuf, fs::File)> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let mut number = 0;
+    loop {
+        let temporary = file.with_file_name(format!(".{name}.reach-{}-{number}", std::process::id()));
+        match fs::OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            // Left by somebody else, perhaps in another container with the same number.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            opened => return Ok((temporary, opened?)),
+        }
+    }
+}
+
 /// Writes a line to standard error.
 fn complain(line: &str) {
     // Nothing is left to say it to when standard error is closed.
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_as_a_whole_and_what_others_left_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let foreign = folder.path().join(format!(".ca.pem.reach-{}-0", std::process::id()));
+        fs::write(&foreign, "foreign").unwrap();
+        for text in ["one", "two"] {
+            write_whole(&file, text).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        }
+        assert_eq!(fs::read_to_string(&foreign).unwrap(), "foreign");
+        // A folder cannot be replaced by a file, and nothing is left of the attempt.
+        fs::create_dir(folder.path().join("taken")).unwrap();
+        assert!(write_whole(&folder.path().join("taken"), "three").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
 }

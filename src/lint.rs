@@ -17,7 +17,7 @@ mod facts;
 mod list;
 pub mod mask;
 pub mod objects;
-mod probe;
+pub(crate) mod probe;
 pub mod rules;
 mod spellings;
 mod unread;
@@ -87,7 +87,7 @@ pub struct Variable {
     pub name: String,
     /// Its value; `None` if it comes from elsewhere (`valueFrom`).
     pub value: Option<String>,
-    /// RFC 6901 pointer of the value in its object. In a file, the number of the assignment.
+    /// RFC 6901 pointer of the value in its object; empty in a file.
     pub pointer: String,
 }
 
@@ -142,7 +142,7 @@ pub fn check(subject: &Subject, facts: &Facts) -> Vec<Finding> {
         if proxy == ProxyVariable::No {
             list::check(&mut findings, index, value, facts);
         } else {
-            urls::check(&mut findings, index, value);
+            urls::check(&mut findings, index, proxy, value);
         }
         urls::references(&mut findings, index, value);
     }

@@ -423,7 +423,6 @@ fn route_names_every_input_that_is_wrong() {
             &["wrong, line 2: expected KEY=VALUE", "wrong, line 3: no_proxy: the quote"][..],
         ),
         (&["--env", "no-such-file"], &["no-such-file: cannot be read"]),
-        (&["--presets", "examples/presets"], &["give its manifest with -f"]),
         (
             &["-f", "examples/deployment.yaml", "--presets", "no-such-folder"],
             &["no-such-folder: cannot be read"],
@@ -517,6 +516,11 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
         (&["route", "http://web/", "--client", "curk"], "'curl'"),
         (&["route", "http://web/", "--resolve", "web"], "expected HOST=ADDRESS"),
         (&["route", "http://web/", "--env", "x", "-f", "y"], "cannot be used with"),
+        (
+            &["route", "http://web/", "--env", "x", "--presets", "y"],
+            "--presets is for the container of a pod",
+        ),
+        (&["route", "http://web/", "--presets", "y"], "--presets is for the container of a pod"),
     ] {
         let run = run(arguments);
         assert_eq!(run.code, Some(2), "{arguments:?}: {run:?}");
@@ -545,6 +549,25 @@ fn what_cannot_be_done_exits_with_1_and_one_line() {
         let errors: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(errors.len(), 1, "{arguments:?}: {}", run.stderr);
         assert!(errors[0].contains(expected), "{arguments:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn without_a_cluster_each_command_says_what_it_takes() {
+    for (arguments, expected) in [
+        (
+            &["inject", "-f", "examples/deployment.yaml"][..],
+            "error: without --presets PATH, presets come from a cluster: no cluster: ",
+        ),
+        (&["lint"], "error: without -f and --env, a cluster is looked at: no cluster: "),
+        (&["check"], "error: no cluster: "),
+        (&["crds", "--apply"], "error: no cluster: "),
+    ] {
+        let mut alone = command();
+        alone.env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST").env("HOME", "/nonexistent");
+        let output = alone.current_dir(root()).args(arguments).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && stderr.starts_with(expected), "{arguments:?}: {stderr}");
     }
 }
 

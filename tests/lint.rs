@@ -180,6 +180,57 @@ fn no_password_is_shown_in_any_output() {
     let diff = pipe(&["lint", "--env", "-", "--diff"], env);
     assert!(diff.stdout.contains("+no_proxy="), "{}", diff.stdout);
     check(&diff);
+    check(
+        &pipe(&["lint", "--env", "-", "--fix", "--fail-on", "never"], "no_proxy=me:s3c://r3t@web,a b\n")
+            .notes(),
+    );
+    // Behind an alias: not rewritten, but shown.
+    let alias = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: a\n    env: &env\n    - {name: no_proxy, value: 'me:s3c@web b'}\n  - name: b\n    env: *env\n";
+    let refused = pipe(&["lint", "-f", "-", "--fix"], alias);
+    assert!(
+        refused.stderr.contains("write it there as .b,b,localhost,127.0.0.1,***@web\n"),
+        "{}",
+        refused.stderr
+    );
+    check(&refused.notes());
+}
+
+#[test]
+fn a_diff_has_nothing_but_the_variables_that_change() {
+    // None of these is in a URL with a scheme, and the last one stands in the line that changes.
+    let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {x: s3cret-1}\n---\n\
+        apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: c\n    env:\n    - name: TOKEN\n      \
+        value: s3cret-2\n    - {name: PASSWORD, value: s3cret-3}\n    - {name: no_proxy, value: \"a\\n me:s3cret-4@b\"} # s3cret-5\n";
+    let run = pipe(&["lint", "-f", "-", "--diff"], text);
+    let portable = ".a,a,localhost,127.0.0.1,***@b";
+    assert_eq!(
+        run.stdout,
+        format!(
+            "--- standard input\n+++ standard input (fixed)\n@@ Pod/p, container c @@\n\
+             -no_proxy=a\\n ***@b\n+no_proxy={portable}\n+NO_PROXY={portable}\n"
+        )
+    );
+    let first = run.stderr.lines().next();
+    let expected =
+        format!("would fix: standard input: no_proxy, NO_PROXY of Pod/p, container c = {portable}");
+    assert_eq!(first, Some(&*expected));
+    assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
+}
+
+#[test]
+fn standard_output_is_for_the_document_or_the_diff_alone() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, env: [{name: no_proxy, value: 'a;b'}]}]}\n";
+    let broken = format!("{text}---\na: ]\n");
+    for option in ["--fix", "--diff"] {
+        let run = pipe(&["lint", "-f", "-", option], &broken);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{run:?}");
+        assert!(
+            run.stderr.contains("error: standard input, document 2") && run.stderr.contains(" E2 "),
+            "{run:?}"
+        );
+    }
+    let fixed = pipe(&["lint", "-f", "-", "--fix"], text);
+    assert!(fixed.stdout.starts_with("apiVersion: v1\n") && fixed.stderr.contains(" E2 "), "{fixed:?}");
 }
 
 #[test]
@@ -194,6 +245,34 @@ fn explain_has_every_rule() {
     let mut with_environment = command();
     with_environment.env("REACH_NAMESPACE", "n").args(["lint", "--explain", "E1"]);
     assert!(with_environment.output().expect("the binary").status.success());
+}
+
+#[test]
+fn the_wrong_example_of_each_rule_is_found_and_the_right_one_is_not() {
+    for rule in &RULES {
+        for (example, is_wrong) in [(rule.wrong, true), (rule.right, false)] {
+            let found = ids(example);
+            assert_eq!(found.contains(&rule.id.to_string()), is_wrong, "{}: {example}\n{found:?}", rule.id);
+        }
+    }
+}
+
+/// The rules that an example breaks: lines of a file of variables, or the fields or variables of a container.
+fn ids(example: &str) -> BTreeSet<String> {
+    let run = if example.starts_with("- ") || example.starts_with("command:") {
+        let read = reach::manifest::documents(example)[0].read().expect("YAML").expect("a document");
+        let mut container = if read.is_array() { json!({"env": read}) } else { read };
+        container["name"] = "c".into();
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [container]}});
+        pipe(&["lint", "-f", "-", "-o", "json"], &pod.to_string())
+    } else {
+        let more: Vec<String> = (4..200).map(|n| format!("10.0.0.{n}")).collect();
+        pipe(&["lint", "--env", "-", "-o", "json"], &example.replace("...", &more.join(",")))
+    };
+    assert!(run.code != Some(2), "{example}: {run:?}");
+    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let findings = report["findings"].as_array().expect("findings");
+    findings.iter().map(|finding| finding["id"].as_str().expect("an id").to_owned()).collect()
 }
 
 #[test]
@@ -263,7 +342,17 @@ fn a_cluster_is_looked_at_without_what_others_own_and_without_what_may_not_be_re
             r#"{"metadata": {}, "items": [
                 {"metadata": {"name": "alone", "namespace": "n"}, "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}},
                 {"metadata": {"name": "owned", "namespace": "n", "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true}]},
+                 "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}},
+                {"metadata": {"name": "of-a-crd", "namespace": "n", "ownerReferences": [{"apiVersion": "db.example/v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true}]},
+                 "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}},
+                {"metadata": {"name": "of-a-job", "namespace": "n", "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "u", "controller": true}]},
                  "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}}]}"#,
+        ),
+        (
+            "/apis/apps/v1/replicasets",
+            r#"{"metadata": {}, "items": [
+                {"metadata": {"name": "of-a-rollout", "namespace": "n", "ownerReferences": [{"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "r", "uid": "u", "controller": true}]},
+                 "spec": {"template": {"spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": "a;b"}]}]}}}}]}"#,
         ),
         (
             "/api/v1/namespaces/default/services/kubernetes",
@@ -277,6 +366,10 @@ fn a_cluster_is_looked_at_without_what_others_own_and_without_what_may_not_be_re
         "cluster: error E6 no_proxy of ClusterPodPreset/c",
         "10.96.0.1 in no_proxy",
         "cluster: error E2 no_proxy of Pod/alone, container c",
+        // Who made them is not looked at: it is of another kind, or may not be read.
+        "cluster: error E2 no_proxy of Pod/of-a-crd, container c",
+        "cluster: error E2 no_proxy of Pod/of-a-job, container c",
+        "cluster: error E2 no_proxy of ReplicaSet/of-a-rollout, container c",
     ] {
         assert!(run.stdout.contains(expected), "{expected}\n{}", run.stdout);
     }
@@ -308,7 +401,8 @@ fn a_fix_keeps_everything_else_to_the_letter_and_is_done_once() {
         }
         let twice = pipe(&["lint", option, "-", "--fix"], &once.stdout);
         assert_eq!(twice.stdout, once.stdout, "{name}");
-        assert!(!twice.stderr.contains("\nfixed: "), "{}", twice.stderr);
+        let fixed: Vec<&str> = twice.stderr.lines().filter(|line| line.starts_with("fixed: ")).collect();
+        assert_eq!(fixed, [""; 0], "{name}");
     }
 }
 
@@ -324,7 +418,7 @@ fn a_file_is_replaced_as_a_whole_and_keeps_its_mode_and_its_link() {
     let before = fs::read_to_string(&file).unwrap();
     let diff = run(&["lint", "-f", path, "--fix", "--diff"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), before, "a diff writes nothing");
-    assert!(diff.stdout.contains("+          value: \".corp.example,"), "{}", diff.stdout);
+    assert!(diff.stdout.contains("\n+no_proxy=.corp.example,"), "{}", diff.stdout);
     let fixed = run(&["lint", "-f", path, "--fix"]);
     assert_eq!(fixed.code, Some(1), "what cannot be fixed is still there");
     assert!(fixed.stdout.contains("E4") && !fixed.stdout.contains("W1"), "{}", fixed.stdout);
@@ -332,6 +426,18 @@ fn a_file_is_replaced_as_a_whole_and_keeps_its_mode_and_its_link() {
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
+}
+
+#[test]
+fn everything_and_a_list_are_not_united() {
+    let text = "no_proxy=*\nNO_PROXY=*.corp.example\n";
+    let run = pipe(&["lint", "--env", "-", "--fix"], text);
+    assert_eq!(run.stdout, text);
+    assert!(run.stderr.starts_with("not fixed: standard input: one spelling of no_proxy is *"), "{run:?}");
+    assert!(
+        run.stderr.contains("no_proxy and NO_PROXY differ") && !run.stderr.contains("writes the union"),
+        "{run:?}"
+    );
 }
 
 #[test]
@@ -354,6 +460,13 @@ struct Run {
     stdout: String,
     stderr: String,
     code: Option<i32>,
+}
+
+impl Run {
+    /// Standard error alone: standard output is the document.
+    fn notes(self) -> Self {
+        Self { stdout: String::new(), ..self }
+    }
 }
 
 fn root() -> PathBuf {

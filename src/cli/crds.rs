@@ -48,7 +48,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
             for (name, yaml) in documents {
                 let file = folder.join(name);
-                fs::write(&file, yaml).with_context(|| format!("cannot write {}", file.display()))?;
+                super::write_whole(&file, &yaml)
+                    .with_context(|| format!("cannot write {}", file.display()))?;
             }
         }
         None => super::print(&documents.map(|(_, yaml)| yaml).join("---\n"))?,

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::Failure;
 use super::inject::{place, read_pod};
 use super::input::Input;
+use super::{Failure, Output};
 use crate::api::{MergeStrategy, NoProxySource};
 use crate::inject::annotation::warnings;
 use crate::inject::java;
@@ -33,14 +33,6 @@ pub struct Arguments {
     /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// For people
-    Text,
-    /// For machines
-    Json,
 }
 
 /// What happens to a pod or pod template.

@@ -1,7 +1,6 @@
 //! What `reach inject`, `reach explain`, `reach route` and `reach no-proxy` read: manifests, presets, a namespace.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -101,35 +100,45 @@ pub fn files(names: &[PathBuf]) -> Result<Vec<File>, Failure> {
     let mut files = Vec::new();
     let mut errors = Vec::new();
     for name in names {
-        if name.as_os_str() == "-" {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-            files.push(File { name: "standard input".to_owned(), path: None, text });
-            continue;
-        }
-        let read = |file: &Path| {
-            fs::read_to_string(file).map(|text| File {
-                name: file.display().to_string(),
-                path: Some(file.to_owned()),
-                text,
-            })
-        };
-        let failed = |file: &Path, error: std::io::Error| {
-            format!("{}: {}", file.display(), directory::cannot_read(&error))
-        };
-        match directory::files(name) {
+        let found = if is_stdin(name) { Ok(vec![name.clone()]) } else { directory::files(name) };
+        match found {
             Ok(found) => {
-                for file in found {
-                    match read(&file) {
-                        Ok(read) => files.push(read),
-                        Err(error) => errors.push(failed(&file, error)),
+                for path in found {
+                    match file(&path) {
+                        Ok(file) => files.push(file),
+                        Err(error) => errors.push(error),
                     }
                 }
             }
-            Err(error) => errors.push(failed(name, error)),
+            Err(error) => errors.push(cannot_read(&name.display().to_string(), &error)),
         }
     }
     if errors.is_empty() { Ok(files) } else { Err(Failure::Messages(errors)) }
+}
+
+/// Reads a file, or standard input.
+///
+/// # Errors
+/// The file and why.
+pub fn file(path: &Path) -> Result<File, String> {
+    let (name, path, text) = if is_stdin(path) {
+        ("standard input".to_owned(), None, std::io::read_to_string(std::io::stdin()))
+    } else {
+        (path.display().to_string(), Some(path.to_owned()), fs::read_to_string(path))
+    };
+    match text {
+        Ok(text) => Ok(File { name, path, text }),
+        Err(error) => Err(cannot_read(&name, &error)),
+    }
+}
+
+/// Whether a name stands for standard input.
+pub fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn cannot_read(name: &str, error: &std::io::Error) -> String {
+    format!("{name}: {}", directory::cannot_read(error))
 }
 
 /// The one pod or workload of a manifest.
@@ -151,9 +160,12 @@ pub fn only<'a, 'o>(found: &'a [Workload<'o>]) -> Result<&'a Workload<'o>, Strin
 }
 
 impl PresetInput {
-    /// The paths that were given.
-    pub fn paths(&self) -> &[PathBuf] {
-        &self.presets
+    /// Refuses presets where nothing asks for them. The variable is there for other commands as well.
+    pub fn refuse(&self, message: &str) -> Result<(), Failure> {
+        if self.presets.is_empty() || std::env::var_os("REACH_PRESETS").is_some() {
+            return Ok(());
+        }
+        Err(Failure::Usage(message.to_owned()))
     }
 
     /// Loads the presets.
@@ -172,7 +184,8 @@ impl PresetInput {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let config = self.cluster.config().await?;
+            let config =
+                self.cluster.config().await.context("without --presets PATH, presets come from a cluster")?;
             let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
             let client = kube::Client::try_from(config)?;
             let loaded = cluster::load(&client, self.network.facts())
@@ -211,7 +224,7 @@ impl ClusterOptions {
             // One message: the error repeats its causes.
             None => kube::Config::infer().await.map_err(|error| {
                 anyhow::anyhow!(
-                    "no presets: give --presets PATH, or a cluster by --kubeconfig, $KUBECONFIG or ~/.kube/config ({error})"
+                    "no cluster: give one by --kubeconfig, $KUBECONFIG or ~/.kube/config ({error})"
                 )
             })?,
         };

@@ -108,22 +108,30 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         super::print(&rules.map(crate::lint::Rule::explain).collect::<Vec<_>>().join("\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
+    // Standard output has the rewritten standard input or the diff, and so the findings go where people look next.
+    let files = arguments.filenames.iter().chain(&arguments.env);
+    let stdins = files.filter(|file| input::is_stdin(file)).count();
+    let is_taken = arguments.diff || (arguments.fix && stdins > 0);
+    check_usage(arguments, stdins, is_taken)?;
     let sources = sources(arguments)?;
-    let mut report = source::lint(&sources);
-    // Standard output has the rewritten file or the diff, and so the findings go where people look next.
-    let mut is_taken = false;
+    let cluster = if is_cluster(arguments) {
+        cluster::read(&arguments.cluster, arguments.namespace.as_deref())?
+    } else {
+        Vec::new()
+    };
+    let mut report = source::lint(&sources, cluster);
     // What could not be read is not rewritten, and neither is anything beside it: all of it or nothing.
     if (arguments.fix || arguments.diff) && report.errors.is_empty() {
-        let fixed = fix::fix(&sources, &report)?;
-        for line in &fixed.notes {
+        let fixed = fix::fix(&sources, &report);
+        let word = if arguments.diff { "would fix" } else { "fixed" };
+        for line in fixed.notes(word).iter().chain(&fixed.refusals) {
             super::complain(line);
         }
         if arguments.diff {
-            super::print(&fixed.diff(&sources))?;
-            is_taken = true;
+            super::print(&fixed.diff())?;
         } else {
-            is_taken = fixed.write(&sources)?;
-            report = source::lint(&fixed.sources);
+            fixed.write(&sources)?;
+            report = source::lint(&fixed.sources, Vec::new());
         }
     }
     for error in &report.errors {
@@ -153,34 +161,35 @@ fn exit_code(report: &Report, fail_on: FailOn) -> ExitCode {
     ExitCode::from(u8::from(fails))
 }
 
-/// Reads what is to be looked at.
-fn sources(arguments: &Arguments) -> Result<Vec<Source>, Failure> {
-    let wrong = |message: &str| Err(Failure::Messages(vec![message.to_owned()]));
-    let is_stdin = |file: &&PathBuf| file.as_os_str() == "-";
-    let stdins = arguments.filenames.iter().chain(&arguments.env).filter(is_stdin).count();
-    let rewrites = arguments.fix || arguments.diff;
+/// Without files, a cluster is looked at.
+fn is_cluster(arguments: &Arguments) -> bool {
+    arguments.filenames.is_empty() && arguments.env.is_empty()
+}
+
+/// Refuses what does not go together.
+fn check_usage(arguments: &Arguments, stdins: usize, is_taken: bool) -> Result<(), Failure> {
+    let wrong = |message: &str| Err(Failure::Usage(message.to_owned()));
     if stdins > 1 {
         return wrong("expected - once: standard input can be read only once");
     }
-    if (arguments.diff || (arguments.fix && stdins > 0)) && arguments.output != Output::Text {
+    if is_taken && arguments.output != Output::Text {
         return wrong(
             "expected no --output here: standard output has the diff, or the rewritten standard input",
         );
     }
-    if arguments.filenames.is_empty() && arguments.env.is_empty() {
-        if rewrites {
-            return wrong(
-                "expected -f or --env with --fix and --diff: objects of a cluster are not rewritten",
-            );
-        }
-        return cluster::read(&arguments.cluster, arguments.namespace.as_deref());
+    if is_cluster(arguments) && (arguments.fix || arguments.diff) {
+        return wrong("expected -f or --env with --fix and --diff: objects of a cluster are not rewritten");
     }
+    Ok(())
+}
+
+/// Reads the files.
+fn sources(arguments: &Arguments) -> Result<Vec<Source>, Failure> {
     let mut sources: Vec<Source> =
         input::files(&arguments.filenames)?.into_iter().map(Source::manifests).collect();
     for file in &arguments.env {
-        let (name, text) = super::route::env_file::text(file)?;
-        let path = (file.as_os_str() != "-").then(|| file.clone());
-        sources.push(Source::variables(input::File { name, path, text }));
+        let file = input::file(file).map_err(|error| Failure::Messages(vec![error]))?;
+        sources.push(Source::variables(file));
     }
     Ok(sources)
 }

@@ -12,12 +12,13 @@ use super::Failure;
 use super::inject::{place, read_pod};
 use super::input::{self, PresetInput};
 use crate::api::{NoProxyForm, NoProxySource};
-use crate::clients::{Client, Environment, Route, Target, route};
+use crate::clients::{Client, Route, Target};
 use crate::inject::merge::Outcome;
 use crate::inject::preset::{PresetLevel, ProxyVariable, VariableValue};
 use crate::inject::snapshot::Namespace;
 use crate::inject::workload::workloads;
 use crate::inject::{self, Target as Into};
+use crate::lint::probe;
 use crate::manifest;
 use crate::no_proxy::portable::{Author, List, unite};
 use crate::no_proxy::{Union, entries};
@@ -103,6 +104,7 @@ const ALWAYS: &str = "always there";
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Sources { lists: sources, form, mut value } = match &arguments.list {
         Some(list) => {
+            arguments.presets.refuse("--presets is for the list of a pod: leave LIST out")?;
             let source = Source { origin: "the list".to_owned(), author: Author::Preset, text: list.clone() };
             let value = write(NoProxyForm::Portable, std::slice::from_ref(&source));
             Sources { lists: vec![source], form: NoProxyForm::Portable, value }
@@ -312,26 +314,11 @@ fn text(lines: &[Line<'_>]) -> String {
     })
 }
 
-/// How clients reach a target with this list and a proxy.
+/// How clients reach a target with this list and a proxy. Java does not read the list; `reach route` says what it is told.
 fn routes(target: &Target, value: &str) -> Vec<(Client, Route)> {
-    let proxy = "http://proxy.invalid:3128";
-    let mut environment: Environment = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"]
-        .map(|name| (name, proxy))
-        .into_iter()
-        .collect();
-    for name in ["no_proxy", "NO_PROXY"] {
-        environment.set(name, value);
-    }
-    // Node's own clients do not read it unless they are told to, and axios leaves it to them then.
-    let mut of_node = environment.clone();
-    of_node.set("NODE_USE_ENV_PROXY", "1");
-    // Java does not read the list; `reach route` says what it is told.
-    let readers = Client::ALL.into_iter().filter(|client| *client != Client::Java);
-    let with = |client| match client {
-        Client::NodeFetch | Client::NodeHttp => &of_node,
-        _ => &environment,
-    };
-    readers.map(|client| (client, route(client, with(client), target))).collect()
+    let environment = probe::with_list(value);
+    let clients = Client::ALL.into_iter().filter(|client| *client != Client::Java);
+    clients.map(|client| (client, probe::ask(client, &environment, target))).collect()
 }
 
 fn checks(arguments: &Arguments, value: &str) -> String {

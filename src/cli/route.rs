@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
-use super::Failure;
 use super::input::PresetInput;
+use super::{Failure, Output};
 use crate::clients::{Client, Environment, Route, Target, route};
 
 mod container;
@@ -54,14 +54,6 @@ pub struct Arguments {
     /// Form of the output
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// For people
-    Text,
-    /// For machines
-    Json,
 }
 
 /// A URL as given, and taken apart.
@@ -126,17 +118,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn environment(arguments: &Arguments) -> Result<Environment, Failure> {
-    if let Some(file) = &arguments.env {
-        return env_file::read(file);
-    }
     if let Some(file) = &arguments.filename {
         return container::environment(file, arguments.container.as_deref(), &arguments.presets);
     }
-    // The variable is there for other commands as well.
-    if !arguments.presets.paths().is_empty() && std::env::var_os("REACH_PRESETS").is_none() {
-        return Err(Failure::Messages(vec![
-            "--presets is for the container of a pod: give its manifest with -f, too".to_owned(),
-        ]));
+    arguments.presets.refuse("--presets is for the container of a pod: give its manifest with -f")?;
+    if let Some(file) = &arguments.env {
+        return env_file::read(file);
     }
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     Ok(std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect())

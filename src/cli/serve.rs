@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -346,7 +346,7 @@ fn self_made(arguments: &Arguments, metrics: &CertMetrics) -> Result<Serving, Fa
         metrics.serves(&served);
     }
     if let Some(file) = &arguments.certificate.ca_out {
-        write_whole(file, &made.ca_pem)
+        super::write_whole(file, &made.ca_pem)
             .with_context(|| format!("--ca-out: cannot write {}", file.display()))?;
     }
     Ok(Serving { resolver: made.resolver, trust: None, ca: Some(made.ca_pem) })
@@ -393,14 +393,6 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     } else {
         Err(format!("{text} is no life for a certificate: write a duration from 10s to 876000h"))
     }
-}
-
-/// Writes a file so that a reader never sees half of it.
-fn write_whole(file: &Path, text: &str) -> io::Result<()> {
-    let mut unfinished = file.as_os_str().to_owned();
-    unfinished.push(".new");
-    std::fs::write(&unfinished, text)?;
-    std::fs::rename(&unfinished, file)
 }
 
 /// Says where it listens and, to a person, how to try it.

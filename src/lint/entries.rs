@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv4Subnets};
 
 use super::list::{Item, List};
 use super::probe::{self, names, outcome, url, verb};
@@ -295,12 +295,13 @@ fn outcome_target(host: &str) -> Target {
 
 fn range(findings: &mut Findings<'_>, list: &List<'_>, item: &Item<'_>) {
     let Entry::Range(from, to) = item.entry else { return };
-    let is_covered =
-        list.networks().any(|net| net.contains(&IpAddr::V4(from)) && net.contains(&IpAddr::V4(to)));
-    if is_covered {
+    let known: Vec<Ipv4Net> = list.items.iter().filter_map(|item| item.entry.network_v4()).collect();
+    let known = Ipv4Net::aggregate(&known);
+    let missing = Ipv4Subnets::new(from, to, 0).filter(|net| !known.iter().any(|known| known.contains(net)));
+    let networks: Vec<String> = missing.map(|net| net.to_string()).collect();
+    if networks.is_empty() {
         return;
     }
-    let networks: Vec<String> = ipnet::Ipv4Subnets::new(from, to, 0).map(|net| net.to_string()).collect();
     let outcome = outcome(item.text, &outcome_target(&from.to_string()));
     let finding = Finding::new(
         Id::W7,

@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::objects;
-use super::probe;
+use super::probe::PROXY;
 use super::rules::Id;
-use super::{Finding, Findings, Role, Scope, Subject, portable};
+use super::{Finding, Findings, Role, Scope, Subject, Variable, portable};
 use crate::clients::{Client, Environment, Route, route};
 use crate::inject::preset::ProxyVariable;
+use crate::presets::cluster::source::{API_SERVICE, KUBEADM};
+use crate::presets::network::{self, Part};
 
 /// What the input shows of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,78 +36,90 @@ impl Facts {
     /// Takes over what an object shows.
     pub fn learn(&mut self, object: &Value) {
         for (_, object) in objects::items(object) {
-            let kind = object["kind"].as_str().unwrap_or_default();
-            let api_version = object["apiVersion"].as_str().unwrap_or_default();
-            if kind == "ClusterConfiguration" && api_version.starts_with("kubeadm.k8s.io/") {
-                self.subnets(object["networking"]["serviceSubnet"].as_str().unwrap_or_default());
-                self.endpoints.extend(object["controlPlaneEndpoint"].as_str().and_then(host));
-            }
-            // Every cluster has this one, and its address is the API server's.
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let metadata = &object["metadata"];
-            if (kind, api_version) == ("Service", "v1")
-                && metadata["name"] == "kubernetes"
-                && metadata["namespace"] == "default"
-            {
-                let addresses = object["spec"]["clusterIPs"].as_array().into_iter().flatten();
-                let addresses = addresses.chain([&object["spec"]["clusterIP"]]).filter_map(Value::as_str);
-                self.service.extend(addresses.filter_map(|address| address.parse::<IpAddr>().ok()));
+            let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
+            let part = || Part::deserialize(object).unwrap_or_default();
+            let api_version = text(&object["apiVersion"]);
+            let (group, _) = api_version.split_once('/').unwrap_or_default();
+            match (group, object["kind"].as_str().unwrap_or_default()) {
+                // Every cluster has this one, and its address is the API server's.
+                ("", "Service") if (&*namespace, &*name) == API_SERVICE => {
+                    self.service.extend(part().api_service().addresses);
+                }
+                // It is in the network of this name; others are for more Services.
+                ("networking.k8s.io", "ServiceCIDR") if name == API_SERVICE.1 => {
+                    self.subnets(&part().service_cidr().networks);
+                }
+                ("", "ConfigMap") if (&*namespace, &*name) == KUBEADM => {
+                    self.kubeadm(&part().cluster_configuration());
+                }
+                ("kubeadm.k8s.io", "ClusterConfiguration") => self.kubeadm(object),
+                _ => {}
             }
         }
         for subject in objects::subjects(object) {
             if is_api_server(&subject) {
-                self.subnets(flag(&subject, "--service-cluster-ip-range").unwrap_or_default());
+                let subnets = flag(&subject, "--service-cluster-ip-range").unwrap_or_default();
+                self.subnets(&network::parsed(subnets.split(',')));
                 self.endpoints.extend(flag(&subject, "--advertise-address").and_then(host));
             }
         }
     }
 
+    fn kubeadm(&mut self, configuration: &Value) {
+        let subnets = configuration["networking"]["serviceSubnet"].as_str().unwrap_or_default();
+        self.subnets(&network::parsed(subnets.split(',')));
+        self.endpoints.extend(configuration["controlPlaneEndpoint"].as_str().and_then(host));
+    }
+
     /// The first address of a network of Services is the API server's.
-    fn subnets(&mut self, subnets: &str) {
-        let first = |subnet: &str| match subnet.trim().parse().ok()? {
+    fn subnets(&mut self, subnets: &[IpNet]) {
+        let first = |subnet: &IpNet| match subnet {
             IpNet::V4(net) => Some(IpAddr::V4(u32::from(net.network()).checked_add(1)?.into())),
             IpNet::V6(net) => Some(IpAddr::V6(u128::from(net.network()).checked_add(1)?.into())),
         };
-        self.service.extend(subnets.split(',').filter_map(first));
+        self.service.extend(subnets.iter().filter_map(first));
     }
 
     /// Whether the subject reaches the API server without the proxy that it has, as far as the input shows where it is.
     pub(super) fn check(&self, findings: &mut Findings<'_>) {
         let subject = findings.subject;
-        let Some((proxy_index, proxy)) = proxy(subject) else { return };
-        let list = subject.spellings(ProxyVariable::No).next();
-        let is_component = !subject.command().is_empty();
-        let (index, text) = match list {
-            Some((index, variable)) => match &variable.value {
-                Some(value) if subject.is_rewritten => (index, portable(&[value])),
-                Some(value) => (index, value.clone()),
-                None => return,
-            },
-            // Other presets, or a ConfigMap, may have the list.
-            None if subject.is_open || !is_component => return,
-            None => (proxy_index, String::new()),
-        };
-        if subject.is_open && subject.scope == Scope::Preset {
+        let lists: Vec<(usize, &Variable)> = subject.spellings(ProxyVariable::No).collect();
+        // Other presets, or a ConfigMap, may have the list, or more of it.
+        let is_elsewhere = subject.is_open && (subject.scope == Scope::Preset || lists.is_empty());
+        let is_known = |value: &Option<String>| value.as_ref().is_some_and(|value| !value.contains("$("));
+        if is_elsewhere
+            || (lists.is_empty() && subject.command().is_empty())
+            || !lists.iter().all(|(_, variable)| is_known(&variable.value))
+        {
             return;
         }
         let needed = self.needed(subject);
-        let environment = probe::with_list(&text);
-        let missing: Vec<&Needed> =
-            needed.iter().filter(|needed| !is_direct(&environment, &needed.host)).collect();
-        if missing.is_empty() {
-            return;
-        }
-        let mut parts: Vec<&str> = missing.iter().map(|needed| needed.why).collect();
+        let environment = environment(subject);
+        let missing: Vec<(String, &Needed)> = needed
+            .iter()
+            .filter_map(|needed| Some((proxied_by(&environment, &needed.host)?, needed)))
+            .collect();
+        let Some((proxy, _)) = missing.first() else { return };
+        let mut parts: Vec<&str> = missing.iter().map(|(_, needed)| needed.why).collect();
         parts.dedup();
-        let mut write: Vec<&str> = missing.iter().map(|needed| &*needed.write).collect();
+        let mut write: Vec<&str> = missing.iter().map(|(_, needed)| &*needed.write).collect();
         write.dedup();
         let who = match subject.command().first() {
             Some(program) => program.as_str(),
             None => "what runs here",
         };
+        // As the subject spells it; reach writes the other spelling as well.
+        let find = |of: ProxyVariable, name: &str| {
+            subject.spellings(of).find(|(_, variable)| variable.name == name).or(subject.spellings(of).next())
+        };
+        let Some((proxy_index, proxy)) = find(ProxyVariable::Https, proxy) else { return };
+        let list = find(ProxyVariable::No, "NO_PROXY");
         let finding = Finding::new(
             Id::E6,
-            index,
-            format!("{proxy} is set, and no_proxy lacks {}", parts.join(", ")),
+            list.map_or(proxy_index, |(index, _)| index),
+            format!("{} is set, and no_proxy lacks {}", proxy.name, parts.join(", ")),
             format!("{} in no_proxy", write.join(",")),
         )
         .breaking(
@@ -144,15 +159,25 @@ impl Facts {
     }
 }
 
-/// The variable that names a proxy for the API server's URL.
-fn proxy(subject: &Subject) -> Option<(usize, &str)> {
-    [ProxyVariable::Https, ProxyVariable::All]
-        .into_iter()
-        .flat_map(|proxy| subject.spellings(proxy))
-        .find_map(|(index, variable)| {
-            let is_set = variable.value.as_ref().is_none_or(|value| !value.trim().is_empty());
-            is_set.then_some((index, variable.name.as_str()))
-        })
+/// The proxy variables of a subject as its process has them.
+fn environment(subject: &Subject) -> Environment {
+    let mut environment = Environment::default();
+    for (_, variable) in subject.effective() {
+        let Some(proxy) = ProxyVariable::of(&variable.name) else { continue };
+        let value = match &variable.value {
+            Some(value) if proxy == ProxyVariable::No && subject.is_rewritten => portable(&[value]),
+            Some(value) if !value.contains("$(") => value.clone(),
+            // Some proxy.
+            _ => PROXY.to_owned(),
+        };
+        if subject.has_both_spellings {
+            environment.set(proxy.lower(), value.as_str());
+            environment.set(proxy.upper(), value);
+        } else {
+            environment.set(&*variable.name, value);
+        }
+    }
+    environment
 }
 
 fn is_api_server(subject: &Subject) -> bool {
@@ -185,12 +210,15 @@ fn host(text: &str) -> Option<String> {
     is_host.then(|| host.to_ascii_lowercase())
 }
 
-/// Whether Go, which the control plane is written in, reaches a host directly.
-fn is_direct(environment: &Environment, host: &str) -> bool {
+/// The variable because of which Go, which the control plane is written in, reaches a host through a proxy.
+fn proxied_by(environment: &Environment, host: &str) -> Option<String> {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     // What no URL can have is not missing.
-    let Ok(target) = format!("https://{host}/").parse() else { return true };
-    matches!(route(Client::Go, environment, &target), Route::Direct { .. })
+    let target = format!("https://{host}/").parse().ok()?;
+    match route(Client::Go, environment, &target) {
+        Route::Proxied { variable, .. } => Some(variable),
+        Route::Direct { .. } | Route::Error { .. } => None,
+    }
 }
 
 /// Addresses that are reached as such: those of the cluster, and those in URLs of other variables.
@@ -233,13 +261,24 @@ mod tests {
             "spec": {"clusterIP": "10.43.0.1", "clusterIPs": ["10.43.0.1"]},
         }]}));
         facts.learn(&json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+            "spec": {"cidrs": ["10.97.0.0/16"]},
+        }));
+        facts.learn(&json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kubeadm-config", "namespace": "kube-system"},
+            "data": {"ClusterConfiguration": "controlPlaneEndpoint: vip.corp.example\nnetworking: {serviceSubnet: 10.98.0.0/16, podSubnet: 10.99.0.0/16}"},
+        }));
+        facts.learn(&json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "kube-apiserver-a"},
             "spec": {"containers": [{"name": "kube-apiserver", "command": [
                 "kube-apiserver", "--service-cluster-ip-range=172.20.0.0/16", "--advertise-address", "192.168.7.1",
             ]}]},
         }));
         let service: Vec<String> = facts.service.iter().map(ToString::to_string).collect();
-        assert_eq!(service, ["10.43.0.1", "10.96.0.1", "172.20.0.1", "fd00:96::1"]);
-        assert_eq!(facts.endpoints.into_iter().collect::<Vec<_>>(), ["192.168.7.1", "api.corp.example"]);
+        assert_eq!(service, ["10.43.0.1", "10.96.0.1", "10.97.0.1", "10.98.0.1", "172.20.0.1", "fd00:96::1"]);
+        assert_eq!(
+            facts.endpoints.into_iter().collect::<Vec<_>>(),
+            ["192.168.7.1", "api.corp.example", "vip.corp.example"]
+        );
     }
 }

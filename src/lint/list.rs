@@ -134,10 +134,10 @@ fn separators(findings: &mut Findings<'_>, list: &List<'_>) {
             spaces.push(index);
         }
     }
-    for (id, gaps, what, severity) in [
-        (Id::E2, &missing, "white space instead of a comma", None),
-        (Id::E2, &breaks, "a line break or a tab between entries", None),
-        (Id::W6, &spaces, "white space beside a comma or at an end", Some(())),
+    for (id, gaps, what, is_mild) in [
+        (Id::E2, &missing, "white space instead of a comma", false),
+        (Id::E2, &breaks, "a line break or a tab between entries", false),
+        (Id::W6, &spaces, "white space beside a comma or at an end", true),
     ] {
         let Some(first) = gaps.first() else { continue };
         // The worst of a few is as good as all.
@@ -154,7 +154,7 @@ fn separators(findings: &mut Findings<'_>, list: &List<'_>) {
         .at(list.value, list.gap(*first))
         .breaking(breaks, clients)
         .fixable();
-        if severity.is_some() {
+        if is_mild {
             finding.severity = harm;
         }
         // White space shows nothing.
@@ -238,7 +238,8 @@ fn subsumed(findings: &mut Findings<'_>, list: &List<'_>) {
     let networks: Vec<IpNet> = list.networks().collect();
     for item in &list.items {
         let covering = match &item.entry {
-            Entry::Name(name) if seen.insert(name.text.clone()) => {
+            // With a dot at its end it is for hosts that are written so, which a pair does not cover.
+            Entry::Name(name) if !name.rooted && seen.insert(name.text.clone()) => {
                 parents(&name.text)
                     .find(|parent| {
                         list.has_name(parent, NameForm::Bare) && list.has_name(parent, NameForm::Suffix)
@@ -302,12 +303,13 @@ fn endpoints(findings: &mut Findings<'_>, list: &List<'_>, facts: &Facts) {
     }
 }
 
-/// I4, once for a list; the portable form has to have bare names, so a list in it is not reported.
+/// I4, once for a list. Beside its `.x` a name is for the sake of other clients, as in the portable form.
 fn suffixes_of_requests(findings: &mut Findings<'_>, list: &List<'_>) {
-    let bare = |item: &&Item<'_>| matches!(&item.entry, Entry::Name(name) if name.form == NameForm::Bare && *name.text != *"localhost");
-    if let Some(item) = list.items.iter().find(bare)
-        && portable(&[list.value]) != list.value
-    {
+    let is_bare = |item: &&Item<'_>| {
+        matches!(&item.entry, Entry::Name(name) if name.form == NameForm::Bare
+            && *name.text != *"localhost" && !list.has_name(&name.text, NameForm::Suffix))
+    };
+    if let Some(item) = list.items.iter().find(is_bare) {
         let name = mask::shown(item.text);
         let finding = Finding::new(
             Id::I4,
@@ -318,7 +320,7 @@ fn suffixes_of_requests(findings: &mut Findings<'_>, list: &List<'_>) {
         .at(list.value, item.range.clone())
         .breaking(
             format!(
-                "requests up to 2.28 compares the ends of texts: not{name} is reached past the proxy, too"
+                "requests before 2.34 compares the ends of texts: not{name} is reached past the proxy, too"
             ),
             vec![],
         )

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::probe::{self, PROXY, names, verb};
 use super::rules::Id;
-use super::{Finding, Findings, Severity, Variable};
+use super::{Finding, Findings, Scope, Severity, Variable, portable};
 use crate::clients::{Client, Environment, Route, Target};
 use crate::inject::preset::ProxyVariable;
 use crate::no_proxy;
@@ -19,16 +19,21 @@ pub(super) fn check(findings: &mut Findings<'_>) {
     let subject = findings.subject;
     for proxy in ALL {
         let found: Vec<(usize, &Variable)> = subject.spellings(proxy).collect();
-        let (lower, upper) = (proxy.lower(), proxy.lower().to_ascii_uppercase());
+        let (lower, upper) = (proxy.lower(), proxy.upper());
         let get = |name: &str| found.iter().copied().find(|(_, variable)| variable.name == name);
         if !subject.has_both_spellings {
             for (index, variable) in found.iter().filter(|(_, v)| v.name != lower && v.name != upper) {
                 findings.add(mixed(proxy, *index, variable));
             }
-            match (get(lower), get(&upper)) {
+            match (get(lower), get(upper)) {
                 (Some(lower), Some(upper)) => findings.found.extend(differing(proxy, lower, upper)),
                 (Some(only), None) | (None, Some(only)) if !subject.is_open => {
-                    findings.add(missing(proxy, only.0, &only.1.name));
+                    let mut finding = missing(proxy, only.0, &only.1.name);
+                    // The other spelling goes into no preset: reach would write both but for its letterCase.
+                    let has_list = only.1.value.as_ref().is_some_and(|value| !value.trim().is_empty());
+                    finding.is_fixable =
+                        proxy == ProxyVariable::No && subject.scope != Scope::Preset && has_list;
+                    findings.add(finding);
                 }
                 _ => {}
             }
@@ -55,34 +60,33 @@ pub(super) fn check(findings: &mut Findings<'_>) {
 fn mixed(proxy: ProxyVariable, index: usize, variable: &Variable) -> Finding {
     let clients = ignoring(proxy, &variable.name);
     let breaks = format!("{} {} it", names(&clients), verb(&clients, "ignores", "ignore"));
-    let lower = proxy.lower();
+    let (lower, upper) = (proxy.lower(), proxy.upper());
     Finding::new(
         Id::E3,
         index,
-        format!("{} is neither {lower} nor {}", variable.name, lower.to_ascii_uppercase()),
-        format!("{lower} and {} with one value", lower.to_ascii_uppercase()),
+        format!("{} is neither {lower} nor {upper}", variable.name),
+        format!("{lower} and {upper} with one value"),
     )
     .breaking(breaks, clients)
 }
 
 /// One of the two.
 fn missing(proxy: ProxyVariable, index: usize, name: &str) -> Finding {
-    let other = if name == proxy.lower() { name.to_ascii_uppercase() } else { proxy.lower().to_owned() };
+    let other = if name == proxy.lower() { proxy.upper() } else { proxy.lower() };
     let clients = ignoring(proxy, name);
     let (severity, breaks) = if clients.is_empty() {
         (Severity::Info, format!("every client that reach knows reads {name}; others may not"))
     } else {
         (Severity::Error, format!("{} {} {name}", names(&clients), verb(&clients, "ignores", "ignore")))
     };
-    let finding = Finding::new(
+    Finding::new(
         Id::E3,
         index,
         format!("{name} without {other}"),
         format!("{name} and {other} with one value"),
     )
     .breaking(breaks, clients)
-    .severity(severity);
-    if proxy == ProxyVariable::No { finding.fixable() } else { finding }
+    .severity(severity)
 }
 
 /// Two values.
@@ -103,14 +107,17 @@ fn differing(proxy: ProxyVariable, lower: (usize, &Variable), upper: (usize, &Va
             verb(&readers, "reads", "read")
         )
     };
-    let finding = Finding::new(
+    // * alone has no union with another list.
+    let is_fixable = is_list && portable(&[a, b]) != "*";
+    let mut finding = Finding::new(
         Id::E3,
         upper.0,
         format!("{lower_name} and {upper_name} differ"),
-        format!("one value for both{}", if is_list { "; --fix writes the union" } else { "" }),
+        format!("one value for both{}", if is_fixable { "; --fix writes the union" } else { "" }),
     )
     .breaking(breaks, readers);
-    Some(if is_list { finding.fixable() } else { finding })
+    finding.is_fixable = is_fixable;
+    Some(finding)
 }
 
 /// Entries without order and case.
@@ -121,7 +128,7 @@ fn set(list: &str) -> BTreeSet<String> {
 /// The clients that take the upper-case spelling where both are there. Their models are asked with values that tell
 /// which one was read: the real ones may not.
 fn readers_of_upper(proxy: ProxyVariable, is_list: bool, no_lower: bool, no_upper: bool) -> Vec<Client> {
-    let (lower, upper) = (proxy.lower(), proxy.lower().to_ascii_uppercase());
+    let (lower, upper) = (proxy.lower(), proxy.upper());
     let Some(target) = target(proxy) else { return Vec::new() };
     let value = |is_empty: bool, value: &'static str| if is_empty { "" } else { value };
     let mut environment = if is_list { probe::with_proxies(PROXY) } else { Environment::default() };
@@ -134,7 +141,7 @@ fn readers_of_upper(proxy: ProxyVariable, is_list: bool, no_lower: bool, no_uppe
         return probe::readers().filter(reads).collect();
     }
     environment.set(lower, value(no_lower, PROXY));
-    environment.set(upper.clone(), value(no_upper, OTHER));
+    environment.set(upper, value(no_upper, OTHER));
     let reads = |client: &Client| match probe::ask(*client, &environment, &target) {
         Route::Proxied { variable, .. } => variable == upper,
         // Past both: the empty one counted.
@@ -146,7 +153,14 @@ fn readers_of_upper(proxy: ProxyVariable, is_list: bool, no_lower: bool, no_uppe
 
 /// The clients that do not read a name which stands alone, and do read it beside the other spelling.
 fn ignoring(proxy: ProxyVariable, name: &str) -> Vec<Client> {
-    let Some(target) = target(proxy) else { return Vec::new() };
+    let Some(target) = target(proxy) else {
+        // wget looks for lower case only, curl for upper case as well.
+        return match name {
+            _ if name == proxy.lower() => Vec::new(),
+            _ if name == proxy.upper() => vec![Client::Wget],
+            _ => vec![Client::Curl, Client::Wget],
+        };
+    };
     let is_list = proxy == ProxyVariable::No;
     let value = if is_list { target.host() } else { PROXY };
     let base = if is_list { probe::with_proxies(PROXY) } else { Environment::default() };
@@ -154,7 +168,7 @@ fn ignoring(proxy: ProxyVariable, name: &str) -> Vec<Client> {
     alone.set(name, value);
     let mut both = base;
     both.set(proxy.lower(), value);
-    both.set(proxy.lower().to_ascii_uppercase(), value);
+    both.set(proxy.upper(), value);
     probe::readers()
         .filter(|client| is_direct(*client, &alone, &target) != is_direct(*client, &both, &target))
         .collect()
@@ -164,7 +178,7 @@ fn is_direct(client: Client, environment: &Environment, target: &Target) -> bool
     matches!(probe::ask(client, environment, target), Route::Direct { .. })
 }
 
-/// A URL for which the variable counts; no model speaks FTP.
+/// A URL for which the variable counts. No model speaks FTP: of that, what is known of curl and wget has to do.
 fn target(proxy: ProxyVariable) -> Option<Target> {
     match proxy {
         ProxyVariable::Ftp => None,

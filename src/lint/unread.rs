@@ -12,8 +12,6 @@ use crate::no_proxy::entry::Unread;
 
 pub(super) fn check(findings: &mut Findings<'_>, list: &List<'_>, item: &Item<'_>, why: Unread) {
     let shown = mask::shown(item.text);
-    // A user and a password make a URL of it, also without a scheme.
-    let why = if item.text.contains('@') { Unread::Url } else { why };
     let raises = if httpx::accepts(item.text) { "" } else { "httpx fails for every URL; " };
     let nobody = format!("{raises}no client reaches anything directly because of it");
     let clients: Vec<Client> = probe::readers().collect();

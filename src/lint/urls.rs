@@ -1,10 +1,11 @@
 //! Rules about variables that name a proxy, and about references in any of them.
 
-use super::probe::{self, names, verb};
+use super::probe::{self, PROXY, names, verb};
 use super::rules::Id;
 use super::{Finding, Findings, Scope, Severity, mask};
 use crate::clients::proxy::{self, Written};
-use crate::clients::{Client, Route, Target};
+use crate::clients::{Client, Environment, Route, Target};
+use crate::inject::preset::ProxyVariable;
 
 /// Characters that have to be percent-encoded in a user or password (RFC 3986, section 3.2.1), with their encodings.
 const ENCODED: [(char, &str); 8] = [
@@ -23,13 +24,13 @@ pub(super) fn host(url: &str) -> Option<&str> {
     Some(Written::read(url).host.trim_matches(['[', ']'])).filter(|host| !host.is_empty())
 }
 
-pub(super) fn check(findings: &mut Findings<'_>, index: usize, value: &str) {
+pub(super) fn check(findings: &mut Findings<'_>, index: usize, variable: ProxyVariable, value: &str) {
     if value.trim().is_empty() {
         return;
     }
     let url = Written::read(value);
     if let Some(userinfo) = url.userinfo {
-        credentials(findings, index, value, userinfo);
+        credentials(findings, index, value, userinfo, url.scheme);
     }
     // What a reference stands for decides how the rest is read.
     if value.starts_with("$(") || (url.host.starts_with("$(") && url.userinfo.is_none()) {
@@ -37,14 +38,13 @@ pub(super) fn check(findings: &mut Findings<'_>, index: usize, value: &str) {
     }
     if let Some(wrong) = malformed(value, url) {
         let (message, advice) = wrong;
-        let clients = failing(value);
-        let breaks = match &clients[..] {
-            [] => "each client reads what is behind it in its own way".to_owned(),
-            clients => format!("{} {} for every URL", names(clients), verb(clients, "fails", "fail")),
-        };
+        let (mut breaks, clients) = harm(variable, value);
+        if clients.is_empty() {
+            "each client reads what is behind it in its own way".clone_into(&mut breaks);
+        }
         findings.add(Finding::new(Id::E7, index, message, advice).breaking(breaks, clients));
     } else if let Some(scheme) = url.scheme {
-        self::scheme(findings, index, value, scheme);
+        self::scheme(findings, index, variable, value, scheme);
     }
 }
 
@@ -111,23 +111,19 @@ fn quoted(c: char) -> String {
 }
 
 /// E7 for schemes that not every client speaks to a proxy.
-fn scheme(findings: &mut Findings<'_>, index: usize, value: &str, scheme: &str) {
+fn scheme(findings: &mut Findings<'_>, index: usize, variable: ProxyVariable, value: &str, scheme: &str) {
     let scheme = scheme.to_ascii_lowercase();
     if scheme == "http" || scheme.contains("$(") {
         return;
     }
-    let clients = failing(value);
+    let (mut breaks, clients) = harm(variable, value);
+    if clients.is_empty() {
+        "clients that do not speak it to a proxy, or do not trust the proxy's certificate, fail for every URL"
+            .clone_into(&mut breaks);
+    }
     let message = match scheme.as_str() {
         "https" => "https:// means TLS to the proxy itself, whatever the target".to_owned(),
         _ => format!("{}:// is no scheme that every client speaks to a proxy", mask::shown(&scheme)),
-    };
-    let breaks = match &clients[..] {
-        [] if scheme == "https" => {
-            "clients that cannot do it, or do not trust the proxy's certificate, fail for every URL"
-                .to_owned()
-        }
-        [] => String::new(),
-        clients => format!("{} {} for every URL", names(clients), verb(clients, "fails", "fail")),
     };
     let advice =
         "http:// unless the proxy answers on a TLS port: it is the scheme of the proxy, also in https_proxy";
@@ -136,25 +132,50 @@ fn scheme(findings: &mut Findings<'_>, index: usize, value: &str, scheme: &str) 
     );
 }
 
-/// The clients that fail, or go past the proxy, because of how it is written.
-fn failing(value: &str) -> Vec<Client> {
-    let environment = probe::with_proxies(value);
-    let targets: Vec<Target> =
-        ["http://web.example/", "https://web.example/"].iter().filter_map(|url| url.parse().ok()).collect();
-    let is_wrong = |client: &Client| {
-        targets
-            .iter()
-            .any(|target| !matches!(probe::ask(*client, &environment, target), Route::Proxied { .. }))
+/// What breaks because of how a proxy is written, and for which clients: for those that go through a proxy which the same
+/// variable names properly, they fail, or go past it.
+fn harm(variable: ProxyVariable, value: &str) -> (String, Vec<Client>) {
+    // No model speaks FTP.
+    let schemes: &[&str] = match variable {
+        ProxyVariable::Http => &["http"],
+        ProxyVariable::Https => &["https"],
+        ProxyVariable::All => &["http", "https"],
+        ProxyVariable::Ftp | ProxyVariable::No => &[],
     };
-    probe::readers().filter(is_wrong).collect()
+    let with = |value: &str| Environment::from_iter([(variable.lower(), value), (variable.upper(), value)]);
+    let (well, here) = (with(PROXY), with(value));
+    let (mut failing, mut passing) = (Vec::new(), Vec::new());
+    for client in probe::readers() {
+        let routes: Vec<Route> = schemes
+            .iter()
+            .filter_map(|scheme| format!("{scheme}://web.example/").parse::<Target>().ok())
+            .filter(|target| matches!(probe::ask(client, &well, target), Route::Proxied { .. }))
+            .map(|target| probe::ask(client, &here, &target))
+            .collect();
+        if routes.iter().any(|route| matches!(route, Route::Error { .. })) {
+            failing.push(client);
+        } else if routes.iter().any(|route| matches!(route, Route::Direct { .. })) {
+            passing.push(client);
+        }
+    }
+    let urls = format!("every {} URL", schemes.join(" and "));
+    let mut parts = Vec::new();
+    if !failing.is_empty() {
+        parts.push(format!("{} {} for {urls}", names(&failing), verb(&failing, "fails", "fail")));
+    }
+    if !passing.is_empty() {
+        parts.push(format!("{} {} past the proxy", names(&passing), verb(&passing, "goes", "go")));
+    }
+    failing.append(&mut passing);
+    (parts.join("; "), failing)
 }
 
 /// E8 and W10: who may read the password.
-fn credentials(findings: &mut Findings<'_>, index: usize, value: &str, userinfo: &str) {
+fn credentials(findings: &mut Findings<'_>, index: usize, value: &str, userinfo: &str, scheme: Option<&str>) {
     let scope = findings.subject.scope;
     let password = userinfo.split_once(':').map(|(_, password)| password);
     let literal = |text: &str| !without_references(text).is_empty();
-    let start = value.find("://").map_or(0, |at| at + 3);
+    let start = scheme.map_or(0, |scheme| scheme.len() + 3);
     let range = start..start + userinfo.len();
     let (readers, advice) = match scope {
         Scope::Preset => (

@@ -87,6 +87,10 @@ impl Entry {
         if text.contains("$(") {
             return Self::Reference;
         }
+        // First: a password can have anything in it.
+        if text.contains('@') {
+            return Self::Other(Unread::Url);
+        }
         if !text.is_ascii() {
             return Self::Other(Unread::NotAscii);
         }
@@ -105,9 +109,6 @@ impl Entry {
         if let Some((address, prefix)) = text.split_once('/') {
             return Self::network(text, address, prefix);
         }
-        if text.contains('@') {
-            return Self::Other(Unread::Url);
-        }
         if let Some(range) = Self::range(text) {
             return range;
         }
@@ -118,7 +119,7 @@ impl Entry {
     }
 
     fn network(text: &str, address: &str, prefix: &str) -> Self {
-        if text.contains("://") || text.contains('@') {
+        if text.contains("://") {
             return Self::Other(Unread::Url);
         }
         let Ok(address) = address.parse() else {
@@ -259,6 +260,7 @@ mod tests {
             ("web/path", Entry::Other(Url)),
             ("me@web", Entry::Other(Url)),
             ("me:secret@web", Entry::Other(Url)),
+            ("me:s;cr\u{e9}t@web", Entry::Other(Url)),
             ("10.96.", Entry::Other(BadAddress)),
             ("10.96.*", Entry::Other(BadAddress)),
             ("10.0.0.300", Entry::Other(BadAddress)),

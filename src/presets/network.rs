@@ -7,6 +7,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net};
 use kube::api::ObjectMeta;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::manifest;
 use crate::no_proxy::portable::{Author, List};
@@ -142,17 +143,21 @@ impl Part {
     /// What kubeadm says in its ConfigMap: the networks of pods and Services.
     #[must_use]
     pub fn kubeadm(&self) -> Facts {
-        let document = manifest::documents(&self.data.cluster_configuration).into_iter().next();
-        let read = document.and_then(|document| document.read().ok().flatten()).unwrap_or_default();
-        let networking = &read["networking"];
+        let networking = &self.cluster_configuration()["networking"];
         let texts =
             ["serviceSubnet", "podSubnet"].map(|field| networking[field].as_str().unwrap_or_default());
         let networks = parsed(texts.iter().flat_map(|text| text.split(',')));
         Facts { networks, ..Facts::default() }
     }
+
+    /// The configuration in kubeadm's ConfigMap.
+    pub(crate) fn cluster_configuration(&self) -> Value {
+        let document = manifest::documents(&self.data.cluster_configuration).into_iter().next();
+        document.and_then(|document| document.read().ok().flatten()).unwrap_or_default()
+    }
 }
 
-fn parsed<'t>(texts: impl Iterator<Item = &'t str>) -> Vec<IpNet> {
+pub(crate) fn parsed<'t>(texts: impl Iterator<Item = &'t str>) -> Vec<IpNet> {
     let mut networks: Vec<IpNet> = texts.filter_map(|text| text.trim().parse().ok()).collect();
     networks.dedup();
     networks
@@ -239,7 +244,7 @@ fn limited(entries: impl Iterator<Item = String>, most: usize) -> Limited {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

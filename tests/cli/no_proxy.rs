@@ -1,6 +1,6 @@
 //! `reach no-proxy`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{PRESETS, golden, inject, run, run_with, values};
 
@@ -49,13 +49,27 @@ fn the_form_can_be_chosen() {
 }
 
 #[test]
-fn every_entry_of_the_value_has_an_origin() {
+fn every_entry_of_the_value_has_the_origin_that_wrote_it() {
     let shown = run_with("no-proxy", "examples/deployment.yaml", &["-o", "json"]).succeeded();
     let shown: Value = serde_json::from_str(&shown).unwrap();
-    let entries: Vec<&str> =
-        shown["entries"].as_array().unwrap().iter().map(|line| line["entry"].as_str().unwrap()).collect();
-    assert_eq!(entries.join(","), shown["value"].as_str().unwrap());
-    assert!(shown["entries"].as_array().unwrap().iter().all(|line| !line["origins"][0].is_null()));
+    let of_cluster = "ClusterPodPreset/corporate-proxy";
+    let of_namespace = "PodPreset/shop of the namespace";
+    let entries = [
+        (".cluster.local", of_cluster),
+        ("cluster.local", of_cluster),
+        (".mysql", of_namespace),
+        ("mysql", of_namespace),
+        (".redis", "container web"),
+        ("redis", "container web"),
+        (".svc", of_cluster),
+        ("svc", of_cluster),
+        ("localhost", "always there"),
+        ("127.0.0.1", "always there"),
+        ("10.96.0.0/12", of_cluster),
+    ];
+    let lines = entries.map(|(entry, origin)| json!({"entry": entry, "origins": [origin]}));
+    assert_eq!(shown["entries"], json!(lines));
+    assert_eq!(shown["value"], entries.map(|(entry, _)| entry).join(","));
 }
 
 #[test]
@@ -69,8 +83,9 @@ fn bad_input_is_named() {
         (vec!["no-proxy", "-f", "tests/fixtures/cli/kinds.yaml"], "expected one pod or workload"),
         (vec!["no-proxy", "-f", "examples/presets/cluster.yaml"], "there is none"),
         (vec!["no-proxy", "a", "-f", "examples/deployment.yaml"], "cannot be used with"),
+        (vec!["no-proxy", "a", "--presets", "examples/presets"], "leave LIST out"),
     ] {
-        let is_usage = says == "no-url" || says == "cannot be used with";
+        let is_usage = ["no-url", "cannot be used with", "leave LIST out"].contains(&says);
         let run = run(&[&arguments[..], if arguments.contains(&"a") { &[] } else { &PRESETS[..] }].concat());
         assert_eq!(run.code, Some(if is_usage { 2 } else { 1 }), "{run:?}");
         assert!(run.stderr.contains(says), "{run:?}");

@@ -1,14 +1,12 @@
 //! The presets, workloads and pods of a cluster.
 
+use anyhow::Context;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
 
-use super::super::Failure;
-use super::super::input::{ClusterOptions, File};
-use super::source::{Kind, Source};
+use super::super::input::ClusterOptions;
 
-/// Kinds that are looked at: group, version, kind, plural, and whether it has a namespace. What another object owns
-/// only repeats that.
+/// Kinds that are looked at: group, version, kind, plural, and whether it has a namespace. Those that own others come first.
 const KINDS: [(&str, &str, &str, &str, bool); 10] = [
     ("reach.dev", "v1alpha1", "ClusterPodPreset", "clusterpodpresets", false),
     ("reach.dev", "v1alpha1", "PodPreset", "podpresets", true),
@@ -26,11 +24,14 @@ const KINDS: [(&str, &str, &str, &str, bool); 10] = [
 const PAGE: u32 = 500;
 
 /// Reads all of them.
-pub fn read(options: &ClusterOptions, namespace: Option<&str>) -> Result<Vec<Source>, Failure> {
+pub fn read(options: &ClusterOptions, namespace: Option<&str>) -> anyhow::Result<Vec<Value>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let objects = runtime.block_on(async {
-        let client = kube::Client::try_from(options.config().await?)?;
+    runtime.block_on(async {
+        let client = kube::Client::try_from(
+            options.config().await.context("without -f and --env, a cluster is looked at")?,
+        )?;
         let mut objects = Vec::new();
+        let mut looked_at = Vec::new();
         for (group, version, kind, plural, is_namespaced) in KINDS {
             let resource =
                 ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
@@ -40,8 +41,11 @@ pub fn read(options: &ClusterOptions, namespace: Option<&str>) -> Result<Vec<Sou
                 }
                 _ => Api::all_with(client.clone(), &resource),
             };
-            match list(&api, &resource).await {
-                Ok(found) => objects.extend(found),
+            match list(&api, &resource, &looked_at).await {
+                Ok(found) => {
+                    objects.extend(found);
+                    looked_at.push((group, kind));
+                }
                 // Somebody with rights in one namespace still learns what is wrong there.
                 Err(kube::Error::Api(status)) if status.code == 403 || status.code == 404 => {
                     super::super::complain(&format!(
@@ -64,37 +68,35 @@ pub fn read(options: &ClusterOptions, namespace: Option<&str>) -> Result<Vec<Sou
             objects.push(value(service, &resource)?);
         }
         Ok(objects)
-    })?;
-    let file = File { name: "cluster".to_owned(), path: None, text: String::new() };
-    Ok(vec![Source { file, kind: Kind::Objects(objects) }])
+    })
 }
 
-async fn list(api: &Api<DynamicObject>, resource: &ApiResource) -> Result<Vec<Value>, kube::Error> {
+async fn list(
+    api: &Api<DynamicObject>,
+    resource: &ApiResource,
+    looked_at: &[(&str, &str)],
+) -> Result<Vec<Value>, kube::Error> {
     let mut objects = Vec::new();
     let mut page = ListParams::default().limit(PAGE);
     loop {
         let list = api.list(&page).await?;
-        for object in list.items {
-            let is_owned = object
-                .metadata
-                .owner_references
-                .as_ref()
-                .is_some_and(|owners| owners.iter().any(|owner| owner.controller == Some(true)));
-            // The kubelet's own pods (static ones) are owned by their node and by nothing else that is looked at.
-            let is_static = object
-                .metadata
-                .annotations
-                .as_ref()
-                .is_some_and(|annotations| annotations.contains_key("kubernetes.io/config.mirror"));
-            if !is_owned || is_static {
-                objects.push(value(object, resource).map_err(kube::Error::SerdeError)?);
-            }
+        for object in list.items.into_iter().filter(|object| !repeats(object, looked_at)) {
+            objects.push(value(object, resource).map_err(kube::Error::SerdeError)?);
         }
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),
             None => return Ok(objects),
         }
     }
+}
+
+/// Whether an object only repeats the one that made it, which is looked at.
+fn repeats(object: &DynamicObject, looked_at: &[(&str, &str)]) -> bool {
+    let owners = object.metadata.owner_references.iter().flatten();
+    owners.filter(|owner| owner.controller == Some(true)).any(|owner| {
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        looked_at.contains(&(group, &owner.kind))
+    })
 }
 
 /// An object with its kind, which lists leave out.

@@ -14,22 +14,19 @@ use crate::lint::{self, Facts, Finding, Role, Scope, Subject, Variable, objects}
 use crate::manifest::{self, Document, Place};
 use crate::presets::directory;
 
-/// A file, or the objects of a cluster.
+/// A file, and what it is read as.
 #[derive(Debug)]
 pub struct Source {
-    /// The file; of a cluster, its name only.
     pub file: File,
     pub kind: Kind,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// YAML or JSON.
     Manifests,
     /// Lines of `KEY=VALUE`.
     Variables,
-    /// Objects that have no text.
-    Objects(Vec<Value>),
 }
 
 impl Source {
@@ -43,44 +40,34 @@ impl Source {
 
     /// The same with another text.
     pub fn with_text(&self, text: String) -> Self {
-        let kind = match &self.kind {
-            Kind::Manifests => Kind::Manifests,
-            Kind::Variables => Kind::Variables,
-            Kind::Objects(objects) => Kind::Objects(objects.clone()),
-        };
-        Self { file: File { name: self.file.name.clone(), path: self.file.path.clone(), text }, kind }
+        Self {
+            file: File { name: self.file.name.clone(), path: self.file.path.clone(), text },
+            kind: self.kind,
+        }
     }
 }
 
-/// A document that could be read.
+/// A document that could be read, or an object of a cluster.
 struct Read<'s> {
-    source: &'s Source,
+    /// The file, or `cluster`.
+    name: &'s str,
     document: Option<Document<'s>>,
     object: Value,
 }
 
-/// Looks at everything.
-pub fn lint(sources: &[Source]) -> Report {
+/// Looks at files, and at the objects of a cluster.
+pub fn lint(sources: &[Source], cluster: Vec<Value>) -> Report {
     let mut report = Report::default();
-    let mut read = Vec::new();
-    for source in sources {
-        match &source.kind {
-            Kind::Manifests => {
-                for document in manifest::documents(&source.file.text) {
-                    match document.read() {
-                        Ok(Some(object)) => read.push(Read { source, document: Some(document), object }),
-                        Ok(None) => {}
-                        Err(error) => report
-                            .errors
-                            .push(format!("{}, document {}: {error}", source.file.name, document.number)),
-                    }
-                }
+    let mut read: Vec<Read<'_>> =
+        cluster.into_iter().map(|object| Read { name: "cluster", document: None, object }).collect();
+    for source in sources.iter().filter(|source| matches!(source.kind, Kind::Manifests)) {
+        let name = &source.file.name;
+        for document in manifest::documents(&source.file.text) {
+            match document.read() {
+                Ok(Some(object)) => read.push(Read { name, document: Some(document), object }),
+                Ok(None) => {}
+                Err(error) => report.errors.push(format!("{name}, document {}: {error}", document.number)),
             }
-            Kind::Objects(objects) => {
-                let objects = objects.iter().cloned();
-                read.extend(objects.map(|object| Read { source, document: None, object }));
-            }
-            Kind::Variables => {}
         }
     }
     // What one file shows of a cluster is a fact for the others.
@@ -98,10 +85,10 @@ pub fn lint(sources: &[Source]) -> Report {
 }
 
 fn object(report: &mut Report, read: &Read<'_>, facts: &Facts) {
-    let name = &read.source.file.name;
+    let name = read.name;
     let at = match &read.document {
         Some(document) => format!("{name}, document {}", document.number),
-        None => name.clone(),
+        None => name.to_owned(),
     };
     let errors = errors(&read.object);
     if !errors.is_empty() {
@@ -181,10 +168,10 @@ fn variables(report: &mut Report, source: &Source, facts: &Facts) {
 
 /// The variables of a file.
 pub fn subject(assignments: &[Assignment]) -> Subject {
-    let variables = assignments.iter().enumerate().map(|(index, assignment)| Variable {
+    let variables = assignments.iter().map(|assignment| Variable {
         name: assignment.name.clone(),
         value: Some(assignment.value.clone()),
-        pointer: index.to_string(),
+        pointer: String::new(),
     });
     Subject {
         name: String::new(),

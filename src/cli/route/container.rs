@@ -71,7 +71,7 @@ fn variables(container: &Value) -> Environment {
     }
     for variable in container["env"].as_array().into_iter().flatten() {
         let Some(name) = variable["name"].as_str() else { continue };
-        if variable.get("valueFrom").is_some() {
+        if !variable["valueFrom"].is_null() {
             super::super::complain(&format!("note: {name} comes from elsewhere and is left out"));
             continue;
         }
@@ -108,6 +108,14 @@ fn expand(value: &str, known: &Environment) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_from_elsewhere_is_left_out_and_one_from_nowhere_is_none() {
+        let env = serde_json::json!({"env": [
+            {"name": "a", "value": "1", "valueFrom": null}, {"name": "b", "valueFrom": {}}, {"name": "c"},
+        ]});
+        assert_eq!(variables(&env), [("a", "1"), ("c", "")].into_iter().collect());
+    }
 
     #[test]
     fn references_are_expanded_as_kubernetes_does() {

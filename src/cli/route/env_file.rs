@@ -1,15 +1,11 @@
 //! A file of variables, as `/etc/environment`, `EnvironmentFile=` and `--env-file` have them.
 
-use std::fs;
-use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
-use anyhow::Context;
-
 use super::super::Failure;
+use super::super::input::{self, File};
 use crate::clients::Environment;
-use crate::presets::directory;
 
 /// An assignment in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,24 +24,9 @@ pub struct Assignment {
 
 /// Reads a file, or standard input. Every line that is wrong is reported.
 pub fn read(file: &Path) -> Result<Environment, Failure> {
-    let (name, text) = text(file)?;
+    let File { name, text, .. } = input::file(file).map_err(|error| Failure::Messages(vec![error]))?;
     parse(&text).map_err(|errors| {
         Failure::Messages(errors.into_iter().map(|error| format!("{name}, {error}")).collect())
-    })
-}
-
-/// The name of a file in messages, and what is in it.
-pub fn text(file: &Path) -> Result<(String, String), Failure> {
-    Ok(if file.as_os_str() == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-        ("standard input".to_owned(), text)
-    } else {
-        let name = file.display().to_string();
-        let text = fs::read_to_string(file).map_err(|error| {
-            Failure::Messages(vec![format!("{name}: {}", directory::cannot_read(&error))])
-        })?;
-        (name, text)
     })
 }
 
