@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use futures::stream::StreamExt;
 use kube::Client;
@@ -83,8 +83,11 @@ pub async fn watch(client: Client, presets: Arc<Presets>, sources: Sources, metr
             }
         }
         metrics.stale.set(i64::from(failures.any(Instant::now())));
-        if let Some(snapshot) = state.snapshot() {
-            state.tell(&metrics);
+        let snapshot = state.snapshot();
+        state.tell(&metrics);
+        if let Some(snapshot) = snapshot {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            metrics.changed.set(now.as_secs_f64());
             presets.publish(snapshot);
         }
     }
