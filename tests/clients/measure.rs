@@ -36,11 +36,6 @@ type Answer = (Verdict, String);
 /// Clients that read their variables when they start, so that rules are measured by starting them.
 const READ_AT_START: [Client; 3] = [Client::NodeFetch, Client::NodeHttp, Client::Java];
 
-/// Cases in which a model is knowingly unlike its client: the name of the row in docs/clients.md.
-pub fn known(_client: Client, _case: &Case) -> Option<&'static str> {
-    None
-}
-
 /// Runs a client for cases, in a namespace of its own.
 fn run(program: &Program, folder: Option<&Path>, fresh: bool, cases: &[Case]) -> Result<Vec<Answer>, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", program.client);
@@ -109,7 +104,7 @@ fn compare<'a>(program: &Program, cases: &'a [Case], answers: &'a [Answer]) -> V
         .iter()
         .zip(answers)
         .map(|(case, measured)| Disagreement { case, measured, modelled: case.modelled(program.client) })
-        .filter(|found| found.measured.0 != found.modelled.0 && known(program.client, found.case).is_none())
+        .filter(|found| found.measured.0 != found.modelled.0)
         .collect()
 }
 
