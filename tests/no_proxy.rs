@@ -66,8 +66,14 @@ const REALISTIC: [&str; 40] = [
 ];
 
 /// Pieces of generated lists.
-const PIECES: [&str; 45] = [
+const PIECES: [&str; 51] = [
+    ".::/0",
+    "::ffff:10.96.0.1:8080",
     "fd00::1.",
+    "[fd00::]/64",
+    "[::ffff:10.96.0.1]",
+    "https://fd00:0::1",
+    "web.corp.example:80;.corp.example",
     "web.corp.example",
     "corp.example",
     ".corp.example",
@@ -145,7 +151,8 @@ fn targets(list: &str) -> Vec<Target> {
             .map(str::to_owned)
             .into();
     hosts.extend(
-        ["[fd00::1]", "[fd00:0:0:0::1]", "[fd00::7]", "[2001:db8::1]", "a.localhost"].map(str::to_owned),
+        ["[fd00::1]", "[fd00:0:0:0::1]", "[fd00::7]", "[::ffff:10.96.0.1]", "[2001:db8::1]", "a.localhost"]
+            .map(str::to_owned),
     );
     for entry in entries(list) {
         let entry = match Entry::parse(entry) {
@@ -244,14 +251,14 @@ fn check(list: &str) -> (usize, Vec<String>, BTreeSet<&'static str>) {
         for client in readers() {
             pairs += 1;
             let (old, new) = (&written[client.name()], &now[client.name()]);
-            if is_bypassed(old) && !is_bypassed(new) {
+            for (promise, is_broken) in
+                [(1, is_bypassed(old) && !is_bypassed(new)), (4, fails(new) && !fails(old))]
+            {
                 match excepted(client, list, &target) {
+                    _ if !is_broken => {}
                     Some(why) => _ = reasons.insert(why),
-                    None => complain(1, client.name()),
+                    None => complain(promise, client.name()),
                 }
-            }
-            if fails(new) && !fails(old) {
-                complain(4, client.name());
             }
         }
         let lower = host.to_ascii_lowercase();
