@@ -36,7 +36,7 @@ pub use target::{Scheme, Target};
 pub enum Client {
     /// curl of today.
     Curl,
-    /// curl 7.86 to 8.8, in which white space separates entries and IPv6 networks do not match.
+    /// curl 7.87 to 8.8, in which white space separates entries and IPv6 networks do not match.
     Curl7_88,
     /// curl before 7.86, which knows no networks.
     Curl7_85,

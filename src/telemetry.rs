@@ -332,7 +332,9 @@ pub enum LogFormat {
 /// # Errors
 /// If `filter` is no list of `level` or `target=level`.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = EnvFilter::try_new(filter)?;
+    // It warns at each attempt of what reach says once; whoever asks for more has that, too.
+    let repeats = if matches!(filter, "info" | "warn") { ",kube_runtime=error" } else { "" };
+    let filter = EnvFilter::try_new(format!("{filter}{repeats}"))?;
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

@@ -66,8 +66,14 @@ const REALISTIC: [&str; 40] = [
 ];
 
 /// Pieces of generated lists.
-const PIECES: [&str; 45] = [
+const PIECES: [&str; 51] = [
+    ".::/0",
+    "::ffff:10.96.0.1:8080",
     "fd00::1.",
+    "[fd00::]/64",
+    "[::ffff:10.96.0.1]",
+    "https://fd00:0::1",
+    "web.corp.example:80;.corp.example",
     "web.corp.example",
     "corp.example",
     ".corp.example",
@@ -145,7 +151,8 @@ fn targets(list: &str) -> Vec<Target> {
             .map(str::to_owned)
             .into();
     hosts.extend(
-        ["[fd00::1]", "[fd00:0:0:0::1]", "[fd00::7]", "[2001:db8::1]", "a.localhost"].map(str::to_owned),
+        ["[fd00::1]", "[fd00:0:0:0::1]", "[fd00::7]", "[::ffff:10.96.0.1]", "[2001:db8::1]", "a.localhost"]
+            .map(str::to_owned),
     );
     for entry in entries(list) {
         let entry = match Entry::parse(entry) {
@@ -244,14 +251,14 @@ fn check(list: &str) -> (usize, Vec<String>, BTreeSet<&'static str>) {
         for client in readers() {
             pairs += 1;
             let (old, new) = (&written[client.name()], &now[client.name()]);
-            if is_bypassed(old) && !is_bypassed(new) {
+            for (promise, is_broken) in
+                [(1, is_bypassed(old) && !is_bypassed(new)), (4, fails(new) && !fails(old))]
+            {
                 match excepted(client, list, &target) {
+                    _ if !is_broken => {}
                     Some(why) => _ = reasons.insert(why),
-                    None => complain(1, client.name()),
+                    None => complain(promise, client.name()),
                 }
-            }
-            if fails(new) && !fails(old) {
-                complain(4, client.name());
             }
         }
         let lower = host.to_ascii_lowercase();
@@ -348,6 +355,7 @@ const MATRIX: [(&str, &str); 37] = [
 ];
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/no-proxy.md");
+const CLIENTS_DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/clients.md");
 
 #[test]
 fn the_table_in_the_docs_is_what_the_models_say() {
@@ -380,6 +388,93 @@ fn the_table_in_the_docs_is_what_the_models_say() {
             .expect("written");
     } else {
         assert_eq!(old, table, "write it with REACH_UPDATE=1 cargo test --test no_proxy");
+    }
+}
+
+/// Clients that go this way to a URL with a list, of those that read one.
+fn who(list: &str, url: &str, way: char) -> BTreeSet<&'static str> {
+    let target: Target = url.parse().expect("a URL");
+    let goes = |client: &Client| letter(&route(*client, &environment(list), &target)) == way;
+    readers().filter(goes).map(Client::name).collect()
+}
+
+/// Names of clients as prose has them, in the usual order.
+fn prose(clients: &BTreeSet<&str>) -> String {
+    let curl = ["curl", "curl-7.88", "curl-7.85"].map(|curl| clients.contains(curl));
+    let mut names = match curl {
+        [true, true, true] => vec!["curl"],
+        [true, true, false] => vec!["curl since 7.86"],
+        [false, false, true] => vec!["curl before 7.86"],
+        [false, false, false] => vec![],
+        _ => panic!("no name for these curls: {clients:?}"),
+    };
+    let others =
+        readers().map(Client::name).filter(|name| clients.contains(name) && !name.starts_with("curl"));
+    names.extend(others.map(|name| match name {
+        "go" => "Go",
+        "python-urllib" => "urllib",
+        "node-fetch" => "Node's fetch",
+        "node-http" => "Node's http agent",
+        "ruby" => "Ruby",
+        "dotnet" => ".NET",
+        name => name,
+    }));
+    match &names[..] {
+        [] => "no client".to_owned(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+#[test]
+fn the_prose_of_the_docs_names_the_clients_that_the_models_say() {
+    let (x, below) = ("http://x.example/", "http://a.x.example/");
+    let address = "http://10.96.0.1/";
+    let only_alone = &who("*", x, 'D') - &who("mysql,*", x, 'D');
+    let no_proxy = [
+        format!("`.x` alone leaves out `x` itself in {};", prose(&who(".x.example", x, 'P'))),
+        format!("`x` alone leaves out `a.x` in {}.", prose(&who("x.example", below, 'P'))),
+        format!("`*.x` is read by {} only.", prose(&who("*.x.example", below, 'D'))),
+        format!("{} know it only so.", prose(&only_alone)),
+        format!("{} know it only alone, {} not at all", prose(&only_alone), prose(&who("*", x, 'P'))),
+        format!(
+            "read by {} only; `*` alone not by {}",
+            prose(&who("mysql,*", x, 'D')),
+            prose(&who("*", x, 'P'))
+        ),
+        format!(
+            "an entry with a port does nothing in {} |",
+            prose(&who("x.example:8080", "http://x.example:8080/", 'P'))
+        ),
+        format!(
+            "`host:8080` matches nothing in {}.",
+            prose(&who("x.example:8080", "http://x.example:8080/", 'P'))
+        ),
+        format!("is a suffix in all clients but {}.", prose(&who("x.example", below, 'P'))),
+        format!("only {} reads ranges", prose(&who("10.96.0.0-10.96.0.9", address, 'D'))),
+        format!("**Addresses inside a network** for {}:", prose(&who("10.96.0.0/12", address, 'P'))),
+        format!("**An IPv6 address** for {}:", prose(&who("fd00::1", "http://[fd00::1]/", 'P'))),
+        format!(
+            "and as `xn--...` {} do not match them",
+            prose(&who("xn--bcher-kva.example", "http://xn--bcher-kva.example/", 'P'))
+        ),
+    ];
+    let in_list = &only_alone - &who("*", x, 'P');
+    let clients = [
+        format!(
+            "(`corp.local` and `web.corp.local`) is proxied by {};",
+            prose(&who("x.example", below, 'P'))
+        ),
+        format!("(`.corp.local` and `corp.local`) by {}.", prose(&who(".x.example", x, 'P'))),
+        format!("(`10.96.0.0/12`) are read by {},", prose(&who("10.96.0.0/12", address, 'D'))),
+        format!("`*` alone is ignored by {};", prose(&who("*", x, 'P'))),
+        format!("inside of a list, by {}, too.", prose(&in_list)),
+    ];
+    for (file, sentences) in [(DOCS, &no_proxy[..]), (CLIENTS_DOCS, &clients)] {
+        let text = std::fs::read_to_string(file).expect("the docs");
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let missing: Vec<&String> = sentences.iter().filter(|sentence| !text.contains(*sentence)).collect();
+        assert!(missing.is_empty(), "{file}: expected:\n{missing:#?}");
     }
 }
 

@@ -3,40 +3,11 @@
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A network, with or without host bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u32,
-}
+use ipnet::IpNet;
 
-impl Network {
-    /// Reads `address/prefix`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = text.split_once('/')?;
-        Self::new(address.parse().ok()?, decimal(prefix)?)
-    }
-
-    /// A network of an address, if the prefix is one of its family.
-    pub fn new(address: IpAddr, prefix: u32) -> Option<Self> {
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        (prefix <= bits).then_some(Self { address, prefix })
-    }
-
-    /// Whether an address of the same family is in it.
-    pub fn contains(self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let shift = 32 - self.prefix;
-                shift == 32 || network.to_bits() >> shift == address.to_bits() >> shift
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let shift = 128 - self.prefix;
-                shift == 128 || network.to_bits() >> shift == address.to_bits() >> shift
-            }
-            _ => false,
-        }
-    }
+/// The network of an address, with or without host bits, if the prefix is one of its family.
+pub fn network(address: IpAddr, prefix: u32) -> Option<IpNet> {
+    IpNet::new(address, prefix.try_into().ok()?).ok()
 }
 
 /// A number of decimal digits and nothing else.
@@ -115,17 +86,16 @@ mod tests {
 
     #[test]
     fn networks_hold_what_is_in_them() {
-        let within = |network: &str, address: &str| {
-            Network::parse(network).is_some_and(|network| network.contains(address.parse().unwrap()))
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let within = |of: &str, prefix, other: &str| {
+            network(address(of), prefix).is_some_and(|network| network.contains(&address(other)))
         };
-        assert!(within("10.10.192.1/18", "10.10.255.255"));
-        assert!(!within("10.10.192.1/18", "10.10.191.255"));
-        assert!(within("0.0.0.0/0", "192.0.2.1") && within("::/0", "fd00::1"));
-        assert!(within("fd00::/64", "fd00::1") && !within("fd00::/64", "fd00:0:0:1::1"));
-        assert!(!within("::/0", "192.0.2.1"));
-        assert_eq!(Network::parse("10.0.0.0/33"), None);
-        assert_eq!(Network::parse("10.0.0.0/+8"), None);
-        assert_eq!(Network::parse("10.0.0.0/"), None);
+        assert!(within("10.10.192.1", 18, "10.10.255.255"));
+        assert!(!within("10.10.192.1", 18, "10.10.191.255"));
+        assert!(within("0.0.0.0", 0, "192.0.2.1") && within("::", 0, "fd00::1"));
+        assert!(!within("::", 0, "192.0.2.1"));
+        assert_eq!(network(address("10.0.0.0"), 33), None);
+        assert_eq!(network(address("10.0.0.0"), 256 + 8), None);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::addresses::{self, Network, decimal};
+use ipnet::IpNet;
+
+use super::addresses::{self, decimal, network};
 use super::undici::{host_and_port, split};
 use super::{Environment, Route, Scheme, Target, Variable, Why, node, proxy};
 
@@ -82,7 +84,7 @@ fn should_bypass(entry: &str, target: &Target) -> Option<&'static str> {
         let network = parse_network(entry)?;
         return host
             .parse()
-            .is_ok_and(|address| network.contains(address))
+            .is_ok_and(|address: IpAddr| network.contains(&address))
             .then_some("the network has the address of the URL");
     }
     let (name, port) = parse_entry(entry);
@@ -148,7 +150,7 @@ fn short_ipv4(host: &str) -> Option<Ipv4Addr> {
 }
 
 /// `parseCidrEntry`.
-fn parse_network(entry: &str) -> Option<Network> {
+fn parse_network(entry: &str) -> Option<IpNet> {
     let (base, prefix) = entry.rsplit_once('/')?;
     if prefix.is_empty() || prefix.len() > 3 || prefix.len() > 1 && prefix.starts_with('0') {
         return None;
@@ -162,11 +164,11 @@ fn parse_network(entry: &str) -> Option<Network> {
     if base.contains(':') {
         let address: Ipv6Addr = base.parse().ok()?;
         return match address.to_ipv4_mapped() {
-            Some(address) => Network::new(address.into(), prefix.checked_sub(96)?),
-            None => Network::new(address.into(), prefix),
+            Some(address) => network(address.into(), prefix.checked_sub(96)?),
+            None => network(address.into(), prefix),
         };
     }
-    Network::new(short_ipv4(base)?.into(), prefix)
+    network(short_ipv4(base)?.into(), prefix)
 }
 
 /// `isLoopback`.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::addresses::{self, Network};
+use super::addresses;
 use super::{Environment, Route, Scheme, Target, Variable, Why, proxy};
 
 const SUFFIX: &str = "a name matches itself and the names below it";
@@ -142,7 +142,7 @@ fn in_network_4(token: &str, address: Ipv4Addr, number: impl Fn(&str) -> Option<
     };
     let prefix = prefix.map(|prefix| if prefix == 0 { 32 } else { prefix });
     matches!((network.parse(), prefix), (Ok(network), Some(prefix))
-        if Network::new(IpAddr::V4(network), prefix).is_some_and(|network| network.contains(address.into())))
+        if addresses::network(IpAddr::V4(network), prefix).is_some_and(|network| network.contains(&IpAddr::V4(address))))
 }
 
 /// `cidr6_match`, which knows networks since 8.17.0.
@@ -153,7 +153,7 @@ fn in_network_6(token: &str, address: Ipv6Addr) -> bool {
     };
     let prefix = prefix.map(|prefix| if prefix == 0 { 128 } else { prefix });
     matches!((network.parse(), prefix), (Ok(network), Some(prefix))
-        if Network::new(IpAddr::V6(network), prefix).is_some_and(|network| network.contains(address.into())))
+        if addresses::network(IpAddr::V6(network), prefix).is_some_and(|network| network.contains(&IpAddr::V6(address))))
 }
 
 /// `curlx_str_number`: digits, at least one, and nothing behind them.

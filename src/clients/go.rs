@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::addresses::{Network, decimal};
+use ipnet::IpNet;
+
+use super::addresses::{decimal, network};
 use super::{Environment, Route, Scheme, Target, Variable, Why, proxy};
 
 /// golang.org/x/net http/httpproxy/proxy.go as vendored in Go 1.26.8; measured with net/http of Go 1.26.8.
@@ -14,9 +16,9 @@ pub fn route(environment: &Environment, target: &Target) -> Route {
         (&["HTTPS_PROXY", "https_proxy"], "neither HTTPS_PROXY nor https_proxy is set"),
     );
     let Some(found) = environment.first_filled(names) else { return Route::direct(Why::rule(none)) };
-    match parse_proxy(found.value) {
-        Proxy::Bad => return Route::direct(Why::variable(&found, "Go ignores a value that is no URL")),
-        Proxy::Url | Proxy::Unusable => {}
+    let proxy = parse_proxy(found.value);
+    if proxy == Proxy::Bad {
+        return Route::direct(Why::variable(&found, "Go ignores a value that is no URL"));
     }
     if target.scheme() == Scheme::Http
         && environment.get("REQUEST_METHOD").and_then(Variable::filled).is_some()
@@ -38,7 +40,7 @@ pub fn route(environment: &Environment, target: &Target) -> Route {
     {
         return Route::direct(Why::entry(&list, entry, rule));
     }
-    if parse_proxy(found.value) == Proxy::Unusable {
+    if proxy == Proxy::Unusable {
         return Route::error(Why::variable(
             &found,
             "expected a proxy URL with http, https, socks5 or socks5h",
@@ -88,7 +90,7 @@ fn matching<'a>(list: &'a str, target: &Target) -> Option<(&'a str, &'static str
 fn match_one(entry: &str, host: &str, port: &str, ip: Option<IpAddr>) -> Option<&'static str> {
     if let Some(network) = parse_cidr(entry) {
         return ip
-            .is_some_and(|ip| network.contains(ip.to_canonical()))
+            .is_some_and(|ip| network.contains(&ip.to_canonical()))
             .then_some("the network has the address of the URL");
     }
     let (entry, entry_port) = match split_host_port(entry) {
@@ -123,15 +125,15 @@ fn match_one(entry: &str, host: &str, port: &str, ip: Option<IpAddr>) -> Option<
 }
 
 /// net.ParseCIDR.
-fn parse_cidr(text: &str) -> Option<Network> {
+fn parse_cidr(text: &str) -> Option<IpNet> {
     let (address, prefix) = text.split_once('/')?;
     let prefix = (!prefix.is_empty()).then(|| decimal(prefix))??;
     match address.parse().ok()? {
         // Such a network is one of IPv4 addresses when it is compared.
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() && (96..=128).contains(&prefix) => {
-            Network::new(IpAddr::V6(v6).to_canonical(), prefix - 96)
+            network(IpAddr::V6(v6).to_canonical(), prefix - 96)
         }
-        address => Network::new(address, prefix),
+        address => network(address, prefix),
     }
 }
 

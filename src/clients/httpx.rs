@@ -17,78 +17,64 @@ struct Pattern<'a> {
 /// 0.28.1 on Python 3.11.7.
 ///
 /// Every entry is made a URL when the client is created, so one that is none makes every request fail.
-pub fn route(environment: &Environment, target: &Target) -> Route {
+pub fn route<'a>(environment: &'a Environment, target: &Target) -> Route {
     let list = proxy_from_environment(environment, "no");
-    let entries = || list.iter().flat_map(|list| list.value.split(',').map(str::trim));
+    let entries = |list: Variable<'a>| list.value.split(',').map(str::trim);
     if let Some(list) = list
-        && entries().any(|entry| entry == "*")
+        && entries(list).any(|entry| entry == "*")
     {
         return Route::direct(Why::entry(&list, "*", "* matches everything, wherever it stands in the list"));
     }
-    let proxies: Vec<Variable<'_>> = ["http", "https", "all"]
-        .into_iter()
-        .filter_map(|key| proxy_from_environment(environment, key))
-        .collect();
-    for found in &proxies {
+    let mut mounts: Vec<(Pattern<'_>, Route)> = Vec::new();
+    for (scheme, key) in [("http", "http://"), ("https", "https://"), ("all", "all://")] {
+        let Some(found) = proxy_from_environment(environment, scheme) else { continue };
         match proxy::scheme(found.value).as_deref() {
             None | Some("http" | "https") if check_url(proxy::authority(found.value)) => {}
             Some("socks5" | "socks5h") => {
-                return Route::error(Why::variable(found, "a SOCKS proxy needs httpx[socks]"));
+                return Route::error(Why::variable(&found, "a SOCKS proxy needs httpx[socks]"));
             }
-            _ => return Route::error(Why::variable(found, "expected a proxy URL with http or https")),
+            _ => return Route::error(Why::variable(&found, "expected a proxy URL with http or https")),
+        }
+        mounts.extend(pattern(key).map(|pattern| (pattern, Route::proxied(&found, Why::unmatched(list)))));
+    }
+    if let Some(list) = list {
+        for entry in entries(list).filter(|entry| !entry.is_empty()) {
+            let Some(pattern) = pattern(entry) else {
+                return Route::error(Why::entry(&list, entry, "httpx makes a URL of it, which is invalid"));
+            };
+            let route = Route::direct(Why::entry(&list, entry, pattern.rule()));
+            // An entry can be the key of a proxy, whose place it takes.
+            match mounts.iter_mut().find(|(known, _)| known.entry == entry) {
+                Some(mount) => mount.1 = route,
+                None => mounts.push((pattern, route)),
+            }
         }
     }
-    let mut patterns = Vec::new();
-    for entry in entries().filter(|entry| !entry.is_empty()) {
-        let Some(pattern) = pattern(entry) else {
-            return match list {
-                Some(list) => {
-                    Route::error(Why::entry(&list, entry, "httpx makes a URL of it, which is invalid"))
-                }
-                None => Route::error(Why::rule("an entry is invalid")),
-            };
-        };
-        patterns.push(pattern);
-    }
-    // The most specific first: those with a port, then the longest host, then the longest scheme.
-    patterns.sort_by_key(|pattern| {
+    // The most specific first: those with a port, then the longest host, then the longest scheme. Of two that are alike,
+    // the proxy stands before the entry.
+    mounts.sort_by_key(|(pattern, _)| {
         (
             pattern.port.is_none(),
             std::cmp::Reverse(pattern.host.len()),
             std::cmp::Reverse(pattern.scheme.len()),
         )
     });
-    let matched = patterns.iter().find(|pattern| pattern.matches(target));
-    let found = proxies.iter().find(|found| is_for(found, target.scheme().name()));
-    let found = found.or_else(|| proxies.iter().find(|found| is_for(found, "all")));
-    match (matched, list, found) {
-        // An entry such as `all://`, without a host, comes behind the proxy of the scheme.
-        (Some(pattern), Some(list), found)
-            if found.is_none_or(|found| {
-                !pattern.host.is_empty()
-                    || pattern.port.is_some()
-                    || !pattern.scheme.is_empty()
-                    || is_for(found, "all")
-            }) =>
-        {
-            Route::direct(Why::entry(&list, pattern.entry, pattern.rule()))
-        }
-        (_, _, Some(found)) => Route::proxied(found, Why::unmatched(list)),
-        (_, _, None) => Route::direct(Why::rule(target.scheme().choose(
-            "none of http_proxy, HTTP_PROXY, all_proxy and ALL_PROXY is set",
-            "none of https_proxy, HTTPS_PROXY, all_proxy and ALL_PROXY is set",
-        ))),
-    }
+    let mounted = mounts.into_iter().find(|(pattern, _)| pattern.matches(target));
+    mounted.map_or_else(
+        || {
+            Route::direct(Why::rule(target.scheme().choose(
+                "none of http_proxy, HTTP_PROXY, all_proxy and ALL_PROXY is set",
+                "none of https_proxy, HTTPS_PROXY, all_proxy and ALL_PROXY is set",
+            )))
+        },
+        |(_, route)| route,
+    )
 }
 
 /// Whether httpx can be told this entry. One that it cannot makes every request fail, whatever its URL.
 #[must_use]
 pub fn accepts(entry: &str) -> bool {
     pattern(entry).is_some()
-}
-
-fn is_for(variable: &Variable<'_>, key: &str) -> bool {
-    variable.name.to_lowercase().strip_suffix("_proxy") == Some(key)
 }
 
 /// `get_environment_proxies` for one entry: `all://*entry`, or as it is when it is a URL, an IPv4 address with
@@ -174,13 +160,12 @@ impl Pattern<'_> {
         // IPv6 addresses keep the spelling and case of the URL.
         let host = if matches!(target.ip(), Some(IpAddr::V6(_))) {
             target.host().to_owned()
+        } else if self.host.starts_with('*') && target.lower().starts_with("xn--") {
+            // Decoded if it begins like this; so are entries, but with a * in front they do not.
+            target.decoded()
         } else {
             target.lower()
         };
-        // Such a host is decoded before it is compared, unlike entries, which begin with *.
-        if host.starts_with("xn--") && self.host.starts_with('*') {
-            return false;
-        }
         if let Some(domain) = self.host.strip_prefix("*.") {
             return host.strip_suffix(domain).is_some_and(|before| before.len() > 1 && before.ends_with('.'));
         }

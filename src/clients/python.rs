@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::addresses::{Network, decimal, inet_aton};
+use ipnet::IpNet;
+
+use super::addresses::{decimal, inet_aton, network};
 use super::{Environment, Route, Scheme, Target, Variable, Why, proxy};
 
 const SUFFIX: &str = "a name matches itself and the names below it, its leading dots do not count";
@@ -161,7 +163,7 @@ fn requests_bypass<'a>(list: &'a str, host: &str, target: &Target) -> Option<(&'
     if let Some(IpAddr::V4(address)) = target.ip() {
         return entries.into_iter().find_map(|(written, entry)| match requests_network(&entry) {
             Some(network) => network
-                .contains(address.into())
+                .contains(&IpAddr::V4(address))
                 .then_some((written, "the network has the address of the URL")),
             None => (entry == host).then_some((written, "the text of the address is the same")),
         });
@@ -181,12 +183,12 @@ fn requests_bypass<'a>(list: &'a str, host: &str, target: &Target) -> Option<(&'
 
 /// `is_valid_cidr`, `address_in_network`: the address as the C library reads it, the prefix 1 to 32 as
 /// Python's `int` does.
-fn requests_network(entry: &str) -> Option<Network> {
+fn requests_network(entry: &str) -> Option<IpNet> {
     let (address, prefix) = entry.split_once('/')?;
     let prefix = prefix.trim();
     let prefix =
         decimal(prefix.strip_prefix('+').unwrap_or(prefix)).filter(|prefix| (1..=32).contains(prefix))?;
-    Network::new(inet_aton(address)?.into(), prefix)
+    network(inet_aton(address)?.into(), prefix)
 }
 
 /// aiohttp helpers.py (`get_env_proxy_for_url`) 3.14.5; measured with 3.14.5 on Python 3.11.7.
@@ -214,10 +216,12 @@ pub fn aiohttp(environment: &Environment, target: &Target) -> Route {
     }
 }
 
-/// yarl's host: in lower case, IPv6 addresses as Python's ipaddress writes them.
+/// yarl's host (_url.py, `host`): in lower case, IPv6 addresses as Python's ipaddress writes them, names decoded unless
+/// they end in a digit.
 fn aiohttp_host(target: &Target) -> String {
     match target.ip() {
         Some(IpAddr::V6(_)) => target.whatwg_host(),
-        _ => target.lower(),
+        _ if target.host().ends_with(|c: char| c.is_ascii_digit()) => target.lower(),
+        _ => target.decoded(),
     }
 }

@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
-use super::addresses::Network;
+use ipnet::IpNet;
+
 use super::{Environment, Route, Target, Variable, Why, proxy};
 
 /// hyper-util src/client/proxy/matcher.rs 0.1.21; measured with reqwest 0.13.5.
+///
+/// It reads networks with the crate ipnet 2, and so does this.
 pub fn route(environment: &Environment, target: &Target) -> Route {
     if let Some(variable) = environment.get("REQUEST_METHOD") {
         return Route::direct(Why::variable(&variable, "no proxy is used in a CGI program"));
@@ -49,15 +52,16 @@ fn matching<'a>(list: &'a str, target: &Target) -> Option<(&'a str, &'static str
     let entries = || list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
     if let Some(ip) = target.ip() {
         return entries().find_map(|entry| {
-            if let Some(network) = network(entry) {
-                return network.contains(ip).then_some((entry, "the network has the address of the URL"));
+            if let Ok(network) = entry.parse::<IpNet>() {
+                return network.contains(&ip).then_some((entry, "the network has the address of the URL"));
             }
             (entry.parse::<IpAddr>() == Ok(ip)).then_some((entry, "the address is that of the URL"))
         });
     }
     let host = target.lower();
     // What is an address or a network is no name.
-    entries().filter(|entry| network(entry).is_none() && entry.parse::<IpAddr>().is_err()).find_map(|entry| {
+    let is_name = |entry: &&str| entry.parse::<IpNet>().is_err() && entry.parse::<IpAddr>().is_err();
+    entries().filter(is_name).find_map(|entry| {
         let lower = entry.to_ascii_lowercase();
         if host == lower || lower.strip_prefix('.') == Some(host.as_str()) {
             return Some((entry, "the name is the same, a leading dot does not count"));
@@ -67,10 +71,4 @@ fn matching<'a>(list: &'a str, target: &Target) -> Option<(&'a str, &'static str
         }
         (entry == "*").then_some((entry, "* matches every name, but no address"))
     })
-}
-
-/// ipnet's reading.
-fn network(entry: &str) -> Option<Network> {
-    let (_, prefix) = entry.split_once('/')?;
-    (!prefix.is_empty()).then(|| Network::parse(entry))?
 }

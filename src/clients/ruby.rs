@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::addresses::{Network, decimal};
+use ipnet::IpNet;
+
+use super::addresses::{self, decimal};
 use super::{Environment, Route, Target, Variable, Why, proxy};
 
 /// Ruby lib/net/http.rb (`proxy_uri`), lib/uri/generic.rb (`find_proxy`, `use_proxy?`), lib/ipaddr.rb 3.1.2;
@@ -114,7 +116,7 @@ fn matching<'a>(list: &'a str, target: &Target, address: Option<IpAddr>) -> Opti
             return Some((entry, rule));
         }
         if let (Some(network), Some(address)) = (network(name), address)
-            && network.contains(address)
+            && network.contains(&address)
         {
             return Some((entry, "the network has the address to which the host resolves"));
         }
@@ -126,7 +128,7 @@ fn is_separator(c: char) -> bool {
 }
 
 /// IPAddr.new: an address, a prefix or a mask. Without colons, it can only be IPv4.
-fn network(text: &str) -> Option<Network> {
+fn network(text: &str) -> Option<IpNet> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
         None => (text, None),
@@ -146,5 +148,5 @@ fn network(text: &str) -> Option<Network> {
             (mask.to_bits().count_ones() == ones).then_some(ones)?
         }
     };
-    Network::new(address.into(), prefix)
+    addresses::network(address.into(), prefix)
 }

@@ -77,6 +77,14 @@ impl Target {
         self.host.to_ascii_lowercase()
     }
 
+    /// The host in lower case for those who decode it before they compare: a label in `xn--` form is then one with
+    /// letters that no entry in ASCII has. Which ones does not matter.
+    pub(super) fn decoded(&self) -> String {
+        let lower = self.lower();
+        let labels = lower.split('.').map(|label| if label.starts_with("xn--") { "\u{fffd}" } else { label });
+        labels.collect::<Vec<_>>().join(".")
+    }
+
     /// The port that the URL says.
     pub(super) const fn port(&self) -> Option<u16> {
         self.port

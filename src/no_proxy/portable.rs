@@ -92,8 +92,8 @@ impl List {
 
     /// The union of lists, with loopback.
     ///
-    /// A list that is `*` alone stays exactly that, whatever it is united with: curl, urllib, requests, aiohttp and undici
-    /// know `*` only alone.
+    /// A list that is `*` alone stays exactly that, whatever it is united with: curl, urllib, requests, aiohttp and Node's
+    /// fetch know `*` only alone.
     #[must_use]
     pub fn united<'l>(lists: impl Iterator<Item = &'l Self>) -> Self {
         Self { items: union(lists).into_iter().cloned().collect(), left_out: Box::default() }
@@ -220,9 +220,9 @@ fn breaks_clients(entry: &Entry, written: &str) -> bool {
     }
 }
 
-/// `.x,x`: the first is the names under it for those who take `x` for a host (Node's http agent, axios), the second the
-/// name itself for those who take `.x` for what is under it (wget, Go, httpx, axios, Ruby). With a dot at the end of
-/// what was written, also the names with a dot at the end.
+/// `.x,x`: the first is the names under it for those who take `x` for a host (Node's http agent, axios, .NET), the
+/// second the name itself for those who take `.x` for what is under it (wget, Go, httpx, axios, Ruby). With a dot at the
+/// end of what was written, also the names with a dot at the end.
 fn expand_name(name: &Name, mut push: impl FnMut(Class, u128, String)) {
     let text = &name.text;
     let ends: &[&str] = if name.rooted { &["", "."] } else { &[""] };

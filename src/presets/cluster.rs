@@ -6,11 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use futures::stream::StreamExt;
 use kube::Client;
-use kube::runtime::watcher;
+use kube::runtime::watcher::{self, Event};
 use tokio::time::interval;
 
 use self::source::{CALM, Change, Failures, Source, changes, explain};
@@ -55,6 +55,11 @@ pub async fn watch(client: Client, presets: Arc<Presets>, sources: Sources, metr
             _ = look.tick() => Vec::new(),
         };
         for Change { source, event } in batch {
+            // Comes before each attempt, and says nothing of how it goes.
+            if let Ok(Event::Init) = event {
+                state.apply(source, Event::Init);
+                continue;
+            }
             let is_refused = event.as_ref().is_err_and(|error| source.is_refused(error));
             failures.note(source, event.is_err() && !is_refused, Instant::now());
             match event {
@@ -78,8 +83,11 @@ pub async fn watch(client: Client, presets: Arc<Presets>, sources: Sources, metr
             }
         }
         metrics.stale.set(i64::from(failures.any(Instant::now())));
-        if let Some(snapshot) = state.snapshot() {
-            state.tell(&metrics);
+        let snapshot = state.snapshot();
+        state.tell(&metrics);
+        if let Some(snapshot) = snapshot {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            metrics.changed.set(now.as_secs_f64());
             presets.publish(snapshot);
         }
     }

@@ -18,11 +18,11 @@ use self::reader::Reader;
 use super::Presets;
 use super::network::{self, Facts};
 use super::services::Services;
-use super::sources::{self, Account, Accounts};
+use super::sources::{self, Accounts, Lists};
 use crate::api::validate::{FieldError, validate};
 use crate::api::{ClusterPodPreset, NoProxySource, PodPreset, PresetKind};
 use crate::inject::preset::Preset;
-use crate::inject::snapshot::{ClusterLists, NamespaceLabels, Snapshot};
+use crate::inject::snapshot::{NamespaceLabels, Snapshot};
 use crate::telemetry::PresetMetrics;
 
 mod reader;
@@ -84,34 +84,29 @@ impl Loaded {
     #[must_use]
     pub fn snapshot(&self) -> (Snapshot, Accounts) {
         let stated = [&self.given].into_iter().chain(&self.networks);
-        let all_services = self.services.all();
-        let cluster_network = network::cluster_network(stated, self.nodes.iter());
-        let nodes = network::nodes(self.nodes.iter());
-        let asked = sources::asked(self.presets.iter().map(|preset| &**preset));
-        let missing = |is_missing: bool, kind: &str| is_missing.then(|| format!("--presets has no {kind}"));
-        let accounts = Accounts::new(&asked, |source| match source {
-            NoProxySource::Services => {
-                Account::services(&self.services).or_missing(missing(self.services.is_empty(), "Service"))
-            }
-            NoProxySource::AllServices => {
-                Account::all_services(&all_services).or_missing(missing(self.services.is_empty(), "Service"))
-            }
-            NoProxySource::ClusterNetwork => Account::limited(&cluster_network).or_missing(missing(
-                cluster_network.taken == 0,
-                "ServiceCIDR, Node or ConfigMap kubeadm-config",
-            )),
-            NoProxySource::Nodes => Account::limited(&nodes).or_missing(missing(nodes.taken == 0, "Node")),
+        let mut lists = Lists::default();
+        lists.update(
+            &sources::asked(self.presets.iter().map(|preset| &**preset)),
+            |_| true,
+            &self.services,
+            || network::cluster_network(stated.clone(), self.nodes.iter()),
+            || network::nodes(self.nodes.iter()),
+        );
+        lists.accounts.explain(|source, account| {
+            let (is_missing, kind) = match source {
+                NoProxySource::Services | NoProxySource::AllServices => (self.services.is_empty(), "Service"),
+                NoProxySource::ClusterNetwork => {
+                    (account.taken() == 0, "ServiceCIDR, Node or ConfigMap kubeadm-config")
+                }
+                NoProxySource::Nodes => (account.taken() == 0, "Node"),
+            };
+            is_missing.then(|| format!("--presets has no {kind}"))
         });
-        let derived = ClusterLists {
-            all_services: Arc::unwrap_or_clone(all_services.list),
-            cluster_network: cluster_network.list,
-            nodes: nodes.list,
-        };
         let services = self.services.made().map(|(namespace, made)| (namespace, Arc::clone(&made.list)));
         let snapshot = Snapshot::from_parts(self.presets.iter().cloned(), self.namespaces.clone(), true)
             .with_services(services)
-            .with_derived(Arc::new(derived));
-        (snapshot, accounts)
+            .with_derived(lists.of_cluster);
+        (snapshot, lists.accounts)
     }
 }
 

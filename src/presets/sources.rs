@@ -1,12 +1,15 @@
 //! What `noProxyFrom` of presets asks for, and what it gets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::network::{Facts, Limited};
 use super::services::{Made, Services};
 use crate::api::NoProxySource;
 use crate::inject::preset::Preset;
+use crate::inject::snapshot::ClusterLists;
+use crate::no_proxy::portable::List;
 use crate::telemetry::SourceMetrics;
 
 /// Names that a warning shows. It is for a person; the metric has the number.
@@ -49,7 +52,16 @@ pub struct Account {
 
 /// What became of each source that presets ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Accounts(Vec<(NoProxySource, Account)>);
+pub struct Accounts(BTreeMap<NoProxySource, Account>);
+
+/// What presets get: the lists that are the same in every namespace, and what became of each source.
+#[derive(Clone, Debug, Default)]
+pub struct Lists {
+    /// The lists.
+    pub of_cluster: Arc<ClusterLists>,
+    /// What became of each source.
+    pub accounts: Accounts,
+}
 
 /// The sources that presets ask for.
 pub fn asked<'p>(presets: impl Iterator<Item = &'p Preset>) -> BTreeSet<NoProxySource> {
@@ -112,8 +124,7 @@ impl Sources {
 
 impl Account {
     /// Of the lists of namespaces.
-    #[must_use]
-    pub fn services(services: &Services) -> Self {
+    fn services(services: &Services) -> Self {
         let mut account = Self::default();
         for (namespace, made) in services.made() {
             account.taken += made.taken;
@@ -127,8 +138,7 @@ impl Account {
     }
 
     /// Of the list of all Services.
-    #[must_use]
-    pub fn all_services(made: &Made) -> Self {
+    fn all_services(made: &Made) -> Self {
         Self {
             taken: made.taken,
             over: made.left_out.over,
@@ -138,25 +148,78 @@ impl Account {
     }
 
     /// Of a list with a limit.
-    #[must_use]
-    pub fn limited(limited: &Limited) -> Self {
+    fn limited(limited: &Limited) -> Self {
         Self { taken: limited.taken, over: limited.over, ..Self::default() }
     }
 
-    /// The same, and why it gives nothing.
+    /// Entries taken.
     #[must_use]
-    pub fn or_missing(mut self, missing: Option<String>) -> Self {
-        self.missing = missing;
-        self
+    pub const fn taken(&self) -> usize {
+        self.taken
+    }
+}
+
+// === impl Lists ===
+
+impl Lists {
+    /// Makes anew what is asked for and has changed, or was not asked for before. What nobody asks for is empty. Returns
+    /// whether any list differs from before.
+    pub fn update(
+        &mut self,
+        asked: &BTreeSet<NoProxySource>,
+        has_changed: impl Fn(NoProxySource) -> bool,
+        services: &Services,
+        cluster_network: impl Fn() -> Limited,
+        nodes: impl Fn() -> Limited,
+    ) -> bool {
+        let accounts = &mut self.accounts.0;
+        accounts.retain(|source, _| asked.contains(source) && !has_changed(*source));
+        let mut lists = ClusterLists::clone(&self.of_cluster);
+        for source in NoProxySource::ALL {
+            if accounts.contains_key(&source) {
+                continue;
+            }
+            let (account, list) = match source {
+                _ if !asked.contains(&source) => (None, List::default()),
+                // Each namespace has its own.
+                NoProxySource::Services => (Some(Account::services(services)), List::default()),
+                NoProxySource::AllServices => {
+                    let made = services.all();
+                    (Some(Account::all_services(&made)), Arc::unwrap_or_clone(made.list))
+                }
+                NoProxySource::ClusterNetwork => {
+                    let made = cluster_network();
+                    (Some(Account::limited(&made)), made.list)
+                }
+                NoProxySource::Nodes => {
+                    let made = nodes();
+                    (Some(Account::limited(&made)), made.list)
+                }
+            };
+            accounts.extend(account.map(|account| (source, account)));
+            match source {
+                NoProxySource::Services => {}
+                NoProxySource::AllServices => lists.all_services = list,
+                NoProxySource::ClusterNetwork => lists.cluster_network = list,
+                NoProxySource::Nodes => lists.nodes = list,
+            }
+        }
+        let differs = lists != *self.of_cluster;
+        if differs {
+            self.of_cluster = Arc::new(lists);
+        }
+        differs
     }
 }
 
 // === impl Accounts ===
 
 impl Accounts {
-    /// Those of the sources that are asked for.
-    pub fn new(asked: &BTreeSet<NoProxySource>, mut account: impl FnMut(NoProxySource) -> Account) -> Self {
-        Self(asked.iter().map(|source| (*source, account(*source))).collect())
+    /// Says of each source why it gives nothing, if so.
+    pub fn explain(&mut self, missing: impl Fn(NoProxySource, &Account) -> Option<String>) {
+        for (source, account) in &mut self.0 {
+            account.missing = missing(*source, account);
+        }
     }
 
     /// What a person should know, one sentence each. What they say does not change with every object.
@@ -195,8 +258,7 @@ impl Accounts {
         }
         let none = Account::default();
         for source in NoProxySource::ALL {
-            let account =
-                self.0.iter().find(|(other, _)| *other == source).map_or(&none, |(_, account)| account);
+            let account = self.0.get(&source).unwrap_or(&none);
             let top_level = account.top_level.len();
             metrics.set(name(source), account.taken, account.over, top_level, account.missing.is_some());
         }
@@ -231,10 +293,12 @@ mod tests {
         services.update("full");
         let sources = Sources::default();
         let asked = BTreeSet::from(NoProxySource::ALL);
-        let accounts = Accounts::new(&asked, |source| match source {
-            NoProxySource::Services => Account::services(&services),
-            NoProxySource::AllServices => Account::all_services(&services.all()),
-            _ => Account::default().or_missing(sources.missing(source)),
+        let mut lists = Lists::default();
+        lists.update(&asked, |_| true, &services, Limited::default, Limited::default);
+        let mut accounts = lists.accounts;
+        accounts.explain(|source, _| match source {
+            NoProxySource::Services | NoProxySource::AllServices => None,
+            _ => sources.missing(source),
         });
         assert_eq!(
             accounts.warnings(),
@@ -254,5 +318,27 @@ mod tests {
         assert!(given.missing(NoProxySource::ClusterNetwork).is_none());
         assert!(given.missing(NoProxySource::AllServices).is_none());
         assert!(given.missing(NoProxySource::Nodes).is_some());
+    }
+    #[test]
+    fn a_list_is_made_when_it_is_asked_for_and_anew_when_it_has_changed() {
+        let mut services = Services::default();
+        let mut lists = Lists::default();
+        let nodes = |address: &str| {
+            let facts = Facts { addresses: vec![address.parse().expect("an address")], ..Facts::default() };
+            super::super::network::nodes([facts].iter())
+        };
+        let made_nowhere = || -> Limited { panic!("nobody asks for it") };
+        let asked = BTreeSet::from([NoProxySource::Nodes]);
+        let nobody = BTreeSet::new();
+        assert!(!lists.update(&nobody, |_| true, &services, made_nowhere, made_nowhere));
+        assert!(lists.update(&asked, |_| false, &services, made_nowhere, || nodes("10.0.0.1")));
+        assert!(!lists.update(&asked, |_| false, &services, made_nowhere, made_nowhere), "as it was");
+        assert!(!lists.update(&asked, |_| true, &services, made_nowhere, || nodes("10.0.0.1")), "the same");
+        services.insert("shop", "mysql");
+        let both = BTreeSet::from([NoProxySource::AllServices, NoProxySource::Nodes]);
+        assert!(lists.update(&both, |_| false, &services, made_nowhere, made_nowhere));
+        assert_eq!(lists.accounts.0.values().map(Account::taken).collect::<Vec<_>>(), [1, 1]);
+        assert!(lists.update(&nobody, |_| false, &services, made_nowhere, made_nowhere));
+        assert_eq!((&*lists.of_cluster, &lists.accounts), (&ClusterLists::default(), &Accounts::default()));
     }
 }

@@ -4,7 +4,7 @@ use reach::no_proxy::portable::{Author, List, unite};
 
 use super::case::Case;
 
-const HOSTS: [&str; 30] = [
+const HOSTS: [&str; 32] = [
     "web.corp.local",
     "corp.local",
     "api.web.corp.local",
@@ -21,6 +21,8 @@ const HOSTS: [&str; 30] = [
     "www.example.com",
     "example.com",
     "a-b.example.com",
+    "xn--bcher-kva.example",
+    "www.xn--bcher-kva.example",
     "10.96.0.1",
     "10.96.0.10",
     "10.10.192.7",
@@ -37,7 +39,7 @@ const HOSTS: [&str; 30] = [
     "[::ffff:10.96.0.1]",
 ];
 
-const ENTRIES: [&str; 32] = [
+const ENTRIES: [&str; 35] = [
     "*",
     ".",
     "*.",
@@ -56,6 +58,9 @@ const ENTRIES: [&str; 32] = [
     "10.96.*",
     "10.0.0.0/8",
     "10.96.0.0/12",
+    "10.96.0.0/012",
+    "010.096.000.000/12",
+    "010.096.000.001",
     "10.96.0.0-10.96.0.255",
     "192.168.1.0/24",
     "0.0.0.0/0",

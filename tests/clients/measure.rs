@@ -22,10 +22,10 @@ pub const SEED: u64 = 20_261_121;
 pub const PAIRS: usize = 5200;
 
 /// Those of them that are measured once more with the portable form of the list.
-const PORTABLE: usize = 1500;
+pub const PORTABLE: usize = 1500;
 
 /// Generated environments.
-const ENVIRONMENTS: usize = 1000;
+pub const ENVIRONMENTS: usize = 1000;
 
 /// Clients that are measured at a time.
 const AT_ONCE: usize = 3;
@@ -35,11 +35,6 @@ type Answer = (Verdict, String);
 
 /// Clients that read their variables when they start, so that rules are measured by starting them.
 const READ_AT_START: [Client; 3] = [Client::NodeFetch, Client::NodeHttp, Client::Java];
-
-/// Cases in which a model is knowingly unlike its client: the name of the row in docs/clients.md.
-pub fn known(_client: Client, _case: &Case) -> Option<&'static str> {
-    None
-}
 
 /// Runs a client for cases, in a namespace of its own.
 fn run(program: &Program, folder: Option<&Path>, fresh: bool, cases: &[Case]) -> Result<Vec<Answer>, String> {
@@ -109,7 +104,7 @@ fn compare<'a>(program: &Program, cases: &'a [Case], answers: &'a [Answer]) -> V
         .iter()
         .zip(answers)
         .map(|(case, measured)| Disagreement { case, measured, modelled: case.modelled(program.client) })
-        .filter(|found| found.measured.0 != found.modelled.0 && known(program.client, found.case).is_none())
+        .filter(|found| found.measured.0 != found.modelled.0)
         .collect()
 }
 
@@ -245,7 +240,7 @@ fn promises<'a>(client: Client, generated: &'a [Case], answers: &[Answer]) -> (u
         let (before, after) = (answers[index].0, answers[PAIRS + index].0);
         let lost_it = before == Verdict::Direct && after != Verdict::Direct;
         let fails = after == Verdict::Error && before != Verdict::Error;
-        if fails || (lost_it && excepted(client, case.list(), &case.target()).is_none()) {
+        if (fails || lost_it) && excepted(client, case.list(), &case.target()).is_none() {
             lost.push(case);
         } else {
             kept += 1;

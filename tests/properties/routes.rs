@@ -4,75 +4,81 @@ use reach::clients::{Client, Environment, Target, route};
 
 use super::{cases, check_tapes};
 
+/// What lists are made of, so that the tapes get somewhere.
+const PIECES: [&str; 40] = [
+    ",",
+    ".",
+    ":",
+    "*",
+    "/",
+    "[",
+    "]",
+    "-",
+    " ",
+    "\t",
+    "\n",
+    "%",
+    "@",
+    "#",
+    "|",
+    "\"",
+    "'",
+    "\\",
+    "0",
+    "1",
+    "10",
+    "255",
+    "999999999999",
+    "a",
+    "B",
+    "corp",
+    "local",
+    "xn--",
+    "\u{fc}",
+    "\u{130}",
+    "\u{feff}",
+    "::",
+    "fd00",
+    "10.96.0.1",
+    "/12",
+    "http://",
+    "socks5://",
+    "localhost",
+    "-Dhttp.proxyHost=",
+    "-Dhttp.nonProxyHosts=",
+];
+
+const NAMES: [&str; 12] = [
+    "http_proxy",
+    "HTTP_PROXY",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "No_Proxy",
+    "REQUEST_METHOD",
+    "NODE_USE_ENV_PROXY",
+    "JAVA_TOOL_OPTIONS",
+];
+
+/// Around the part of a password that must not show: people do not encode what has a meaning in a URL.
+const AROUND: [&str; 8] = ["", "/", "@", "://", "#", ":", "?", "%2f"];
+
+const HOSTS: [&str; 8] = [
+    "a",
+    "a.corp.local.",
+    "localhost",
+    "10.96.0.1",
+    "[fd00::1]",
+    "[::ffff:10.96.0.1]",
+    "xn--a",
+    "B.corp:8080",
+];
+
 #[test]
 fn every_client_has_a_route_for_any_environment_and_url() {
-    // What lists are made of, so that the tapes get somewhere.
-    const PIECES: [&str; 40] = [
-        ",",
-        ".",
-        ":",
-        "*",
-        "/",
-        "[",
-        "]",
-        "-",
-        " ",
-        "\t",
-        "\n",
-        "%",
-        "@",
-        "#",
-        "|",
-        "\"",
-        "'",
-        "\\",
-        "0",
-        "1",
-        "10",
-        "255",
-        "999999999999",
-        "a",
-        "B",
-        "corp",
-        "local",
-        "xn--",
-        "\u{fc}",
-        "\u{130}",
-        "\u{feff}",
-        "::",
-        "fd00",
-        "10.96.0.1",
-        "/12",
-        "http://",
-        "socks5://",
-        "localhost",
-        "-Dhttp.proxyHost=",
-        "-Dhttp.nonProxyHosts=",
-    ];
-    const NAMES: [&str; 12] = [
-        "http_proxy",
-        "HTTP_PROXY",
-        "https_proxy",
-        "HTTPS_PROXY",
-        "all_proxy",
-        "ALL_PROXY",
-        "no_proxy",
-        "NO_PROXY",
-        "No_Proxy",
-        "REQUEST_METHOD",
-        "NODE_USE_ENV_PROXY",
-        "JAVA_TOOL_OPTIONS",
-    ];
-    const HOSTS: [&str; 8] = [
-        "a",
-        "a.corp.local.",
-        "localhost",
-        "10.96.0.1",
-        "[fd00::1]",
-        "[::ffff:10.96.0.1]",
-        "xn--a",
-        "B.corp:8080",
-    ];
     let check = |tape: &[u16]| {
         let mut tape = tape.iter().map(|number| usize::from(*number));
         let mut next = |limit: usize| tape.next().unwrap_or_default() % limit;
@@ -80,10 +86,15 @@ fn every_client_has_a_route_for_any_environment_and_url() {
         let target: Target = url.parse().map_err(|error| format!("{url}: {error}"))?;
         let environment: Environment = (0..=next(8))
             .map(|_| {
-                (
-                    NAMES[next(NAMES.len())],
-                    (0..next(12)).map(|_| PIECES[next(PIECES.len())]).collect::<String>(),
-                )
+                let name = NAMES[next(NAMES.len())];
+                let mut userinfo = String::new();
+                if next(2) == 1 {
+                    let scheme = ["", "http://", "https://", "socks5://"][next(4)];
+                    let [before, behind] = [0; 2].map(|_| AROUND[next(AROUND.len())]);
+                    userinfo = format!("{scheme}me:{before}s3cret{behind}@");
+                }
+                let pieces: String = (0..next(12)).map(|_| PIECES[next(PIECES.len())]).collect();
+                (name, userinfo + &pieces)
             })
             .collect();
         for client in Client::ALL {
@@ -94,9 +105,11 @@ fn every_client_has_a_route_for_any_environment_and_url() {
             {
                 return Err(format!("{client} is led by {variable}, which is not set"));
             }
-            // Written out, it is one line without the password of a proxy.
             if route.why().to_string().is_empty() {
                 return Err(format!("{client} does not say why"));
+            }
+            if format!("{route:?} {}", route.why()).contains("s3cret") {
+                return Err(format!("{client} shows a password: {route:?}"));
             }
         }
         // Nor does taking any text apart panic.

@@ -1,10 +1,12 @@
 //! What the portable form of `no_proxy` cannot promise, for the tests of the models and of the real clients.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use ipnet::IpNet;
 use reach::clients::{Client, Target};
 use reach::no_proxy::entries;
-use reach::no_proxy::entry::{Entry, Unread};
+use reach::no_proxy::entry::Entry;
+use reach::no_proxy::portable::{Author, List};
 
 /// Those that read a list. Java is told by `derive`, and the wget of busybox reads none.
 pub fn readers() -> impl Iterator<Item = Client> {
@@ -15,47 +17,81 @@ pub fn readers() -> impl Iterator<Item = Client> {
 pub struct Exception {
     /// Why.
     pub why: &'static str,
-    /// Whether a client, an entry of the list as written and a target are the case.
-    pub is: fn(Client, &Entry, &Target) -> bool,
+    /// Whether a client, an entry of the list, the entry as written and a target are the case.
+    pub is: fn(Client, &Entry, &str, &Target) -> bool,
 }
 
-pub const EXCEPTIONS: [Exception; 5] = [
+pub const EXCEPTIONS: [Exception; 6] = [
     Exception {
         why: "an address in another spelling is written as in RFC 5952; wget and httpx compare it with the URL as text",
-        is: |_, entry, target| {
-            let is_other = |address: std::net::Ipv6Addr| address.to_string() != target.host();
-            matches!(entry, Entry::Address(IpAddr::V6(_))) && target.host().parse().is_ok_and(is_other)
+        is: |_, entry, _, target| {
+            let is_other = |address: Ipv6Addr| address.to_string() != target.host();
+            matches!(entry, Entry::Address(IpAddr::V6(_))) && v6(target).is_some_and(is_other)
         },
     },
     Exception {
         why: "something with colons that is no address and no port makes httpx fail for every URL, so it is left out",
-        is: |_, entry, _| matches!(entry, Entry::Other(Unread::BadPort)),
-    },
-    Exception {
-        why: "an IPv6 network makes httpx fail for every URL, so it is left out; those that read it lose it",
-        is: |_, entry, target| matches!(entry, Entry::Network(net) if net.addr().is_ipv6()) && is_v6(target),
-    },
-    Exception {
-        why: "brackets make httpx fail for every URL, so they go; urllib, undici 7 and axios compare with them",
-        is: |_, entry, target| {
-            let is_bracketed = |entry: &Entry| matches!(entry, Entry::Bracketed(_));
-            let host_is = matches!(entry, Entry::Port { host, .. } if is_bracketed(host));
-            (is_bracketed(entry) || host_is) && is_v6(target)
+        is: |_, entry, written, target| {
+            matches!(entry, Entry::Other(_))
+                && List::parse(written, Author::Preset).left_out() == [written.into()]
+                && is_about(written, target)
         },
     },
     Exception {
-        why: "Ruby splits entries at colons, so an IPv6 address covers IPv4 addresses with its last number",
-        is: |client, entry, _| {
-            client == Client::Ruby
-                && matches!(entry, Entry::Address(IpAddr::V6(_)) | Entry::Bracketed(_) | Entry::Network(_))
+        why: "an IPv6 network makes httpx fail for every URL, so it is left out; those that read it lose it",
+        is: |_, entry, _, target| matches!(entry, Entry::Network(IpNet::V6(net)) if v6(target).is_some_and(|ip| net.contains(&ip))),
+    },
+    Exception {
+        why: "so does one whose address is in brackets, which axios alone reads",
+        is: |client, _, written, target| {
+            let net = written.replace(['[', ']'], "").parse();
+            client == Client::Axios
+                && written.starts_with('[')
+                && net.is_ok_and(|net: ipnet::Ipv6Net| v6(target).is_some_and(|ip| net.contains(&ip)))
+        },
+    },
+    Exception {
+        why: "brackets make httpx fail for every URL, so they go; urllib, undici 7 and axios compare with them",
+        is: |_, entry, _, target| {
+            let host = if let Entry::Port { host, .. } = entry { host } else { entry };
+            matches!(host, Entry::Bracketed(address) if v6(target) == Some(*address))
+        },
+    },
+    Exception {
+        why: "Ruby splits entries at colons, so an IPv6 address covers IPv4 addresses with its last number; it does not connect to those in IPv6 form, and fails",
+        is: |client, entry, _, target| {
+            let is_v6 = matches!(
+                entry,
+                Entry::Address(IpAddr::V6(_)) | Entry::Bracketed(_) | Entry::Network(IpNet::V6(_))
+            );
+            let host = target.host().parse::<IpAddr>();
+            client == Client::Ruby && is_v6 && host.is_ok_and(|ip| ip.to_canonical().is_ipv4())
         },
     },
 ];
 
 const EMPTY_ENTRY_OF_WGET: &str = "wget takes an empty entry for every name that ends with a dot";
 
-fn is_v6(target: &Target) -> bool {
-    target.host().parse::<std::net::Ipv6Addr>().is_ok()
+fn v6(target: &Target) -> Option<Ipv6Addr> {
+    target.host().parse().ok()
+}
+
+/// Whether an entry with colons is about a target: it is its address, but for a dot at its end or a port, or what stands
+/// between its colons is a name that is the host or above it.
+fn is_about(written: &str, target: &Target) -> bool {
+    let (written, host) = (written.to_ascii_lowercase(), target.host().to_ascii_lowercase());
+    let is_address = |text: &str| {
+        let address = text.trim_matches('.').parse::<IpAddr>();
+        address.is_ok_and(|address| host.parse() == Ok(address))
+    };
+    let is_or_is_above = |part: &str| {
+        let (name, host_name) = (part.trim_matches('.'), host.trim_end_matches('.'));
+        let is_above = || host_name.strip_suffix(name).is_some_and(|before| before.ends_with('.'));
+        // A dot by itself is about names with one at their end.
+        part.starts_with('.') && host.ends_with(part) || !name.is_empty() && (host_name == name || is_above())
+    };
+    let before_port = written.rsplit_once(':').map_or("", |(before, _)| before);
+    is_address(&written) || is_address(before_port) || written.split(':').any(is_or_is_above)
 }
 
 /// Why a client need not do as promised with a target.
@@ -66,7 +102,10 @@ pub fn excepted(client: Client, list: &str, target: &Target) -> Option<&'static 
     {
         return Some(EMPTY_ENTRY_OF_WGET);
     }
-    let entries: Vec<Entry> = entries(list).map(Entry::parse).collect();
-    let known = EXCEPTIONS.iter().find(|known| entries.iter().any(|entry| (known.is)(client, entry, target)));
+    let entries: Vec<(Entry, &str)> = entries(list).map(|written| (Entry::parse(written), written)).collect();
+    let is_case = |known: &&Exception| {
+        entries.iter().any(|(entry, written)| (known.is)(client, entry, written, target))
+    };
+    let known = EXCEPTIONS.iter().find(is_case);
     known.map(|known| known.why)
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use kube::runtime::watcher::Event;
 
@@ -11,10 +10,10 @@ use super::store::Store;
 use crate::api::{NoProxySource, PresetKind};
 use crate::inject::preset::Preset;
 use crate::inject::select::Level;
-use crate::inject::snapshot::{ClusterLists, NamespaceEntry, NamespaceLabels, Snapshot};
+use crate::inject::snapshot::{NamespaceEntry, NamespaceLabels, Snapshot};
 use crate::presets::network::{self, Facts, Limited};
-use crate::presets::services::{Made, Names, Services};
-use crate::presets::sources::{self, Account, Accounts, Sources};
+use crate::presets::services::{Names, Services};
+use crate::presets::sources::{self, Accounts, Lists, Sources};
 use crate::telemetry::PresetMetrics;
 
 /// Everything that is known of the cluster.
@@ -34,9 +33,10 @@ pub(super) struct State {
     /// What has been published, so that a change rebuilds only what it touches.
     cluster_level: Arc<Level>,
     entries: HashMap<Arc<str>, Arc<NamespaceEntry>>,
-    derived: Arc<ClusterLists>,
-    accounts: Accounts,
+    lists: Lists,
     said: Accounts,
+    /// Whether presets have changed since they were counted.
+    uncounted: bool,
     /// What presets ask for.
     pub asked: BTreeSet<NoProxySource>,
 }
@@ -86,20 +86,14 @@ impl State {
         if matches!(event, Event::InitDone) {
             self.pending.remove(&source);
         }
-        if let Event::Apply(item) | Event::Delete(item) = &event {
-            match item {
-                Item::Preset((namespace, _), _) => {
-                    self.changes.presets = true;
-                    if namespace.is_empty() {
-                        self.changes.cluster = true;
-                    } else {
-                        self.changes.namespaces.insert(namespace.clone());
-                    }
-                }
-                Item::Namespace(name, _) => {
-                    self.changes.namespaces.insert(name.clone());
-                }
-                Item::Service(_) | Item::Facts(..) => {}
+        if let Event::Apply(Item::Preset((namespace, _), _))
+        | Event::Delete(Item::Preset((namespace, _), _)) = &event
+        {
+            self.changes.presets = true;
+            if namespace.is_empty() {
+                self.changes.cluster = true;
+            } else {
+                self.changes.namespaces.insert(namespace.clone());
             }
         }
         match source {
@@ -119,8 +113,16 @@ impl State {
                     Item::Namespace(name, labels) => Some((name, labels)),
                     _ => None,
                 });
-                if self.namespaces.apply(event) {
-                    self.all_changed();
+                let name = match &event {
+                    Event::Apply((name, _)) | Event::Delete((name, _)) => Some(name.clone()),
+                    _ => None,
+                };
+                // Most events of namespaces change something else than their labels.
+                if self.namespaces.update(event) {
+                    match name {
+                        Some(name) => _ = self.changes.namespaces.insert(name),
+                        None => self.all_changed(),
+                    }
                 }
             }
             Source::Services => self.apply_service(event),
@@ -170,12 +172,14 @@ impl State {
         changed.extend(self.namespaced.current.keys().map(|(namespace, _)| namespace.clone()));
     }
 
-    /// The next snapshot, if all watches have listed and something has changed.
+    /// The next snapshot, if all watches have listed and there is something new in it.
     pub fn snapshot(&mut self) -> Option<Snapshot> {
         if !self.synced() || !self.changes.any() {
             return None;
         }
         let changes = std::mem::take(&mut self.changes);
+        let mut is_new = changes.presets || changes.cluster || !changes.namespaces.is_empty();
+        self.uncounted |= changes.presets;
         if changes.cluster {
             self.cluster_level =
                 Arc::new(Level::new(self.cluster.current.values().flatten().cloned().collect()));
@@ -183,19 +187,23 @@ impl State {
         for namespace in &changes.services {
             self.services.update(namespace);
         }
-        self.update_entries(&changes);
+        is_new |= self.update_entries(&changes);
         if changes.presets {
             let presets = self.cluster.current.values().chain(self.namespaced.current.values());
             self.asked = sources::asked(presets.flatten().map(|preset| &**preset));
         }
         if changes.presets || changes.network || !changes.services.is_empty() {
-            self.update_derived();
+            is_new |= self.update_lists(&changes);
         }
-        let snapshot = Snapshot::new(self.cluster_level.clone(), self.entries.clone(), false);
-        Some(snapshot.with_derived(self.derived.clone()))
+        is_new.then(|| {
+            let snapshot = Snapshot::new(self.cluster_level.clone(), self.entries.clone(), false);
+            snapshot.with_derived(self.lists.of_cluster.clone())
+        })
     }
 
-    fn update_entries(&mut self, changes: &Changes) {
+    /// Makes anew what namespaces have; returns whether the Services of one made a difference.
+    fn update_entries(&mut self, changes: &Changes) -> bool {
+        let mut differs = false;
         let mut presets: HashMap<&str, Vec<Arc<Preset>>> = HashMap::with_capacity(changes.namespaces.len());
         if !changes.namespaces.is_empty() {
             for ((namespace, _), preset) in &self.namespaced.current {
@@ -220,51 +228,56 @@ impl State {
         for name in changes.services.difference(&changes.namespaces) {
             if let Some(entry) = self.entries.get_mut(&**name) {
                 let services = self.services.of(name);
-                *entry = Arc::new(NamespaceEntry { services, ..NamespaceEntry::clone(entry) });
+                if services != entry.services {
+                    *entry = Arc::new(NamespaceEntry { services, ..NamespaceEntry::clone(entry) });
+                    differs = true;
+                }
             }
         }
+        differs
     }
 
-    /// Makes the lists anew that are the same in every namespace, as far as somebody asks for them.
-    fn update_derived(&mut self) {
-        // Long, and for those only who ask.
-        let is_asked = self.asked.contains(&NoProxySource::AllServices);
-        let all_services = if is_asked { self.services.all() } else { Made::default() };
-        let cluster_network = self.network.cluster_network(&self.sources);
-        let nodes = network::nodes(self.network.nodes.current.values());
-        self.accounts = Accounts::new(&self.asked, |source| {
-            let account = match source {
-                NoProxySource::Services => Account::services(&self.services),
-                NoProxySource::AllServices => Account::all_services(&all_services),
-                NoProxySource::ClusterNetwork => Account::limited(&cluster_network),
-                NoProxySource::Nodes => Account::limited(&nodes),
-            };
-            account.or_missing(self.sources.missing(source))
-        });
-        self.derived = Arc::new(ClusterLists {
-            all_services: Arc::unwrap_or_clone(all_services.list),
-            cluster_network: cluster_network.list,
-            nodes: nodes.list,
-        });
+    /// Makes the lists anew that are the same in every namespace, as far as they have changed and somebody asks for them;
+    /// returns whether one differs from before.
+    fn update_lists(&mut self, changes: &Changes) -> bool {
+        let has_changed = |source| match source {
+            NoProxySource::Services | NoProxySource::AllServices => !changes.services.is_empty(),
+            NoProxySource::ClusterNetwork | NoProxySource::Nodes => changes.network,
+        };
+        let differs = self.lists.update(
+            &self.asked,
+            has_changed,
+            &self.services,
+            || self.network.cluster_network(&self.sources),
+            || network::nodes(self.network.nodes.current.values()),
+        );
+        self.lists.accounts.explain(|source, _| self.sources.missing(source));
+        differs
     }
 
     /// Sets the metrics, and logs what is new about entries of `no_proxy`.
     pub fn tell(&mut self, metrics: &PresetMetrics) {
+        self.lists.accounts.tell(&self.said, &metrics.sources);
+        if self.said != self.lists.accounts {
+            self.said.clone_from(&self.lists.accounts);
+        }
+        if std::mem::take(&mut self.uncounted) {
+            self.count(metrics);
+        }
+    }
+
+    fn count(&self, metrics: &PresetMetrics) {
         for (kind, store) in
             [(PresetKind::Cluster, &self.cluster), (PresetKind::Namespaced, &self.namespaced)]
         {
             let invalid = store.current.values().filter(|preset| preset.is_none()).count();
             metrics.set(kind, store.current.len() - invalid, invalid);
         }
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        metrics.changed.set(now.as_secs_f64());
-        self.accounts.tell(&self.said, &metrics.sources);
-        self.said.clone_from(&self.accounts);
     }
 
     /// What a person should know of the entries that presets ask for.
     pub fn warnings(&self) -> Vec<String> {
-        self.accounts.warnings()
+        self.lists.accounts.warnings()
     }
 
     /// Presets that cannot be used, by name.
@@ -280,6 +293,7 @@ impl State {
     pub fn set_sources(&mut self, sources: Sources) {
         self.sources = sources;
         self.changes.presets = true;
+        self.changes.network = true;
     }
 }
 

@@ -65,7 +65,7 @@ fn nothing_is_published_before_every_watch_has_said_what_there_is_or_was_refused
     assert!(state.snapshot().is_some());
     state.refused(Source::Nodes);
     assert!(state.snapshot().is_none());
-    assert_eq!(state.derived.nodes.texts().collect::<Vec<_>>(), ["10.0.0.1"]);
+    assert_eq!(state.lists.of_cluster.nodes.texts().collect::<Vec<_>>(), ["10.0.0.1"]);
 }
 
 #[test]
@@ -101,9 +101,38 @@ fn what_says_nothing_new_publishes_nothing() {
     state.apply(Source::Services, Event::Apply(service("shop", "mysql")));
     list(&mut state, Source::Nodes, vec![node("a", "10.0.0.1")]);
     list(&mut state, Source::Services, vec![service("web", "front"), service("shop", "mysql")]);
+    state.apply(Source::Namespaces, Event::Apply(namespace("shop")));
+    list(&mut state, Source::Namespaces, vec![namespace("web"), namespace("shop")]);
+    assert!(!state.changes.any());
     assert!(state.snapshot().is_none());
+    // Those that nobody sees.
+    let networks = vec!["10.244.1.0/24".parse().expect("a network")];
+    let Item::Facts(name, facts) = node("a", "10.0.0.1") else { panic!("a node") };
+    state.apply(Source::Nodes, Event::Apply(Item::Facts(name, Facts { networks, ..facts })));
+    state.apply(Source::Services, Event::Apply(service("early", "mysql")));
+    state.apply(Source::Services, Event::Apply(service("shop", "app")));
+    assert!(state.changes.any());
+    assert!(state.snapshot().is_none());
+    assert_eq!(state.warnings().len(), 1, "they are told: one is named like a top-level domain");
     state.apply(Source::Nodes, Event::Apply(node("a", "10.0.0.2")));
     assert!(state.snapshot().is_some());
+    let labelled = NamespaceLabels::new([("a", "b")]).named("shop");
+    state.apply(Source::Namespaces, Event::Apply(Item::Namespace("shop".into(), labelled)));
+    assert!(state.snapshot().is_some());
+    state.apply(Source::Namespaces, Event::Delete(namespace("shop")));
+    assert!(state.snapshot().is_some());
+}
+
+#[test]
+fn presets_are_counted_when_they_have_changed() {
+    let mut state = listed();
+    list(&mut state, Source::Nodes, vec![]);
+    assert!(state.snapshot().is_some() && state.uncounted);
+    state.uncounted = false;
+    state.apply(Source::Services, Event::Apply(service("shop", "redis")));
+    assert!(state.snapshot().is_some() && !state.uncounted);
+    state.apply(Source::Cluster, Event::Delete(preset("Nodes")));
+    assert!(state.snapshot().is_some() && state.uncounted);
 }
 
 #[test]
@@ -111,10 +140,10 @@ fn lists_that_nobody_asks_for_are_made_when_somebody_does() {
     let mut state = listed();
     list(&mut state, Source::Nodes, vec![]);
     assert!(state.snapshot().is_some());
-    assert!(state.derived.all_services.is_empty());
+    assert!(state.lists.of_cluster.all_services.is_empty());
     state.apply(Source::Cluster, Event::Apply(preset("AllServices")));
     assert!(state.snapshot().is_some());
-    let all: Vec<&str> = state.derived.all_services.texts().collect();
+    let all: Vec<&str> = state.lists.of_cluster.all_services.texts().collect();
     assert_eq!(all, [".front.web,front.web", ".mysql.shop,mysql.shop"]);
     assert!(state.warnings().is_empty(), "{:?}", state.warnings());
     state.apply(Source::Cluster, Event::Apply(preset("ClusterNetwork")));
@@ -124,5 +153,5 @@ fn lists_that_nobody_asks_for_are_made_when_somebody_does() {
     state.set_sources(Sources { watched: vec![Watched::Services, Watched::Nodes], given });
     assert!(state.snapshot().is_some());
     assert!(state.warnings().is_empty(), "{:?}", state.warnings());
-    assert_eq!(state.derived.cluster_network.texts().collect::<Vec<_>>(), ["10.96.0.0/12"]);
+    assert_eq!(state.lists.of_cluster.cluster_network.texts().collect::<Vec<_>>(), ["10.96.0.0/12"]);
 }
