@@ -145,7 +145,7 @@ fn in_network_4(token: &str, address: Ipv4Addr, number: impl Fn(&str) -> Option<
         if addresses::network(IpAddr::V4(network), prefix).is_some_and(|network| network.contains(&IpAddr::V4(address))))
 }
 
-/// `cidr6_match`, which knows networks since 8.17.0.
+/// `cidr6_match`, which knows networks since 8.18.0.
 fn in_network_6(token: &str, address: Ipv6Addr) -> bool {
     let (network, prefix) = match token.split_once('/') {
         Some((network, prefix)) => (network, strict(prefix)),
