@@ -151,13 +151,18 @@ impl Keeper {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut current: Option<MutatingWebhookConfiguration> = None;
         let mut known = false;
-        let mut complaint = Complaint::default();
+        let (mut of_watch, mut of_write) = (Complaint::default(), Complaint::default());
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(configuration)) => (current, known) = (configuration, true),
+                    Some(Ok(configuration)) => {
+                        of_watch.news(Ok(()));
+                        (current, known) = (configuration, true);
+                    }
                     Some(Err(error)) => {
-                        warn!(error = explain(&error), "cannot watch the webhook configuration, retrying");
+                        if let Some(error) = of_watch.news(Err(explain(&error))) {
+                            warn!(error, "cannot watch the webhook configuration, retrying");
+                        }
                         continue;
                     }
                     None => return,
@@ -192,7 +197,7 @@ impl Keeper {
                         self.metrics.failures.inc();
                     }
                 }
-                if let Some(error) = complaint.news(written.map(drop)) {
+                if let Some(error) = of_write.news(written.map(drop)) {
                     let configuration = &self.registration.configuration;
                     warn!(configuration, error, "cannot write caBundle, retrying");
                 }
