@@ -6,14 +6,9 @@
 #
 # Environment: IMAGE, SOURCE, VERSION, REVISION and SOURCE_DATE_EPOCH as in pack.sh, by default from Cargo.toml and git;
 #   CARGO, CARGO_TARGET_DIR as Cargo has them; ARCHIVE, where the image goes [target/image/reach.tar].
-set -euo pipefail
-shopt -s inherit_errexit
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-
-fail() {
-  printf 'image: %s\n' "$*" >&2
-  exit 1
-}
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source image/common.sh || exit
 
 cargo=${CARGO:-cargo}
 for tool in "$cargo" rustc cc jq tar gzip sha256sum od readelf; do
@@ -22,9 +17,7 @@ done
 [[ $(uname -s) == Linux ]] || fail "the image is built on Linux"
 
 # The binary carries the list of what it was built from, 4 KB: nothing else in the image could tell a scanner.
-tools=${REACH_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/reach}/tools
-command -v cargo-auditable >/dev/null || [[ -x $tools/bin/cargo-auditable ]] ||
-  "$cargo" install --locked --quiet --root "$tools" cargo-auditable@0.7.7 >&2
+cargo_tool cargo-auditable 0.7.7
 
 metadata=$("$cargo" metadata --locked --format-version 1 --no-deps)
 target_folder=$(jq -r .target_directory <<<"$metadata")
@@ -58,7 +51,7 @@ c_flags=("-ffile-prefix-map=$target_folder=/target" "-ffile-prefix-map=$cargo_ho
 export CARGO_ENCODED_RUSTFLAGS CFLAGS="${c_flags[*]}"
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}")
 # C sources that name the time of their compilation get this one, whatever the commit: objects are not compiled anew for it.
-SOURCE_DATE_EPOCH=0 PATH="$PATH:$tools/bin" "$cargo" auditable build --locked --profile dist --target "$triple" --bin reach >&2
+SOURCE_DATE_EPOCH=0 "$cargo" auditable build --locked --profile dist --target "$triple" --bin reach >&2
 
 binary=$target_folder/$triple/dist/reach
 # Of a static file, the loader would be missing in the image; asked here, where the message can say so.

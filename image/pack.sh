@@ -11,15 +11,8 @@
 #   REVISION           commit it was built from, when there is one
 #   SOURCE             where its source is, when that is known: a URL
 #   SOURCE_DATE_EPOCH  the only time in the archive, in seconds since 1970 [0]
-set -euo pipefail
-shopt -s inherit_errexit
-export LC_ALL=C TZ=UTC
-umask 022
-
-fail() {
-  printf 'image: %s\n' "$*" >&2
-  exit 1
-}
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh" || exit
 
 [[ $# == 2 ]] || fail "expected: image/pack.sh BINARY ARCHIVE"
 binary=$1 archive=$2
@@ -42,33 +35,13 @@ case $image in
   *) full=docker.io/library/$image ;;
 esac
 
-mkdir -p -- "$(dirname -- "$archive")"
-work=$(mktemp -d -- "$archive.XXXXXX")
-trap 'rm -rf -- "$work"' EXIT
-blobs=$work/layout/blobs/sha256
-mkdir -p "$work/root" "$blobs"
-
-digest() { sha256sum <"$1" | cut -d ' ' -f 1; }
-# blob FILE: moves the file to its place among the blobs and prints its descriptor.
-blob() {
-  local digest size
-  digest=$(digest "$1")
-  size=$(stat -c %s -- "$1")
-  mv -- "$1" "$blobs/$digest"
-  jq -cn --arg type "$2" --arg digest "sha256:$digest" --argjson size "$size" \
-    '{mediaType: $type, digest: $digest, size: $size}'
-}
-# pack FOLDER FILE...: a tar of the files, in this order, that tells nothing of who made it.
-pack() {
-  tar --create --format=ustar --directory="$1" --owner=0 --group=0 --numeric-owner --mtime="@$epoch" \
-    --no-recursion -- "${@:2}"
-}
-
+begin "$archive"
+mkdir "$work/root"
 install -m 0555 -- "$binary" "$work/root/reach"
-pack "$work/root" reach >"$work/layer.tar"
+pack "$work/root" "@$epoch" reach >"$work/layer.tar"
 diff_id=sha256:$(digest "$work/layer.tar")
 gzip -n -9 <"$work/layer.tar" >"$work/layer.tar.gz"
-layer=$(blob "$work/layer.tar.gz" application/vnd.oci.image.layer.v1.tar+gzip)
+layer=$(blob "$work/layer.tar.gz" layer.v1.tar+gzip)
 
 labels=$(jq -cn --arg created "$created" --arg version "${VERSION:-}" --arg revision "${REVISION:-}" --arg source "${SOURCE:-}" '
   {
@@ -96,7 +69,7 @@ jq -cnj --arg architecture "$architecture" --arg created "$created" --arg diff_i
     rootfs: {type: "layers", diff_ids: [$diff_id]},
     history: [{created: $created, created_by: "image/pack.sh"}]
   }' >"$work/config.json"
-config=$(blob "$work/config.json" application/vnd.oci.image.config.v1+json)
+config=$(blob "$work/config.json" config.v1+json)
 
 jq -cnj --argjson config "$config" --argjson layer "$layer" --argjson labels "$labels" '
   {
@@ -106,27 +79,16 @@ jq -cnj --argjson config "$config" --argjson layer "$layer" --argjson labels "$l
     layers: [$layer],
     annotations: $labels
   }' >"$work/manifest.json"
-manifest=$(blob "$work/manifest.json" application/vnd.oci.image.manifest.v1+json)
+manifest=$(blob "$work/manifest.json" manifest.v1+json)
 
-cd "$work/layout"
-printf '{"imageLayoutVersion":"1.0.0"}' >oci-layout
-jq -cnj --argjson manifest "$manifest" --arg architecture "$architecture" --arg full "$full" --arg tag "${image##*:}" '
-  {
-    schemaVersion: 2,
-    mediaType: "application/vnd.oci.image.index.v1+json",
-    manifests: [$manifest + {
-      platform: {architecture: $architecture, os: "linux"},
-      annotations: {"io.containerd.image.name": $full, "org.opencontainers.image.ref.name": $tag}
-    }]
-  }' >index.json
+entry=$(jq -c --arg architecture "$architecture" --arg full "$full" --arg tag "${image##*:}" '
+  . + {
+    platform: {architecture: $architecture, os: "linux"},
+    annotations: {"io.containerd.image.name": $full, "org.opencontainers.image.ref.name": $tag}
+  }' <<<"$manifest")
 # What Docker before version 25 looks for.
 jq -cnj --argjson config "$config" --argjson layer "$layer" --arg image "$image" '
   def path: "blobs/" + (.digest | sub(":"; "/"));
-  [{Config: ($config | path), RepoTags: [$image], Layers: [$layer | path]}]' >manifest.json
-
-chmod -R u=rwX,go=rX .
-cd "$OLDPWD"
+  [{Config: ($config | path), RepoTags: [$image], Layers: [$layer | path]}]' >"$work/layout/manifest.json"
 mapfile -t paths < <(jq -r '"blobs/" + (.digest | sub(":"; "/"))' <<<"$manifest$config$layer")
-pack "$work/layout" oci-layout index.json manifest.json "${paths[@]}" >"$work/archive.tar"
-# In one step, so that no reader sees half of it.
-mv -- "$work/archive.tar" "$archive"
+finish "$archive" "@$epoch" "$entry" manifest.json "${paths[@]}"

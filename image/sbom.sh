@@ -2,20 +2,18 @@
 # Lists what the program in the image is built from, as CycloneDX: image/sbom.sh FILE
 #
 # Environment: CARGO.
-set -euo pipefail
-shopt -s inherit_errexit
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh" || exit
 
-[[ $# == 1 ]] || { echo "image: expected: image/sbom.sh FILE" >&2; exit 1; }
+[[ $# == 1 ]] || fail "expected: image/sbom.sh FILE"
 file=$(realpath -m -- "$1")
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-tools=${REACH_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/reach}/tools
-command -v cargo-cyclonedx >/dev/null || [[ -x $tools/bin/cargo-cyclonedx ]] ||
-  "${CARGO:-cargo}" install --locked --quiet --root "$tools" cargo-cyclonedx@0.5.9 >&2
+cargo_tool cargo-cyclonedx 0.5.9
 
 # It writes beside Cargo.toml, whatever the folder is called that is asked for.
 name=reach-sbom-$$
 trap 'rm -f -- "$name.json"' EXIT
-PATH="$PATH:$tools/bin" cargo-cyclonedx cyclonedx --quiet --format json --no-build-deps \
+cargo-cyclonedx cyclonedx --quiet --format json --no-build-deps \
   --target "$(rustc -vV | sed -n 's/^host: //p')" --override-filename "$name" >&2
 mkdir -p -- "$(dirname -- "$file")"
 # No crate brings the C library, which is linked in; and no reader has this folder.

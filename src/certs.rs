@@ -13,6 +13,7 @@
 //! The first three switch only to a certificate that API servers trust already: see [`crate::registration`].
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -46,7 +47,7 @@ const SELF_MADE_VALIDITY: Duration = Duration::from_hours(365 * 24);
 #[derive(Clone, Debug)]
 pub struct ServingCertificate {
     key: Arc<CertifiedKey>,
-    not_after: SystemTime,
+    valid: Range<SystemTime>,
 }
 
 /// Hands out the current serving certificate, whatever name the client asks for: there is only one.
@@ -73,6 +74,10 @@ pub struct CertMetrics {
     failing: Gauge,
     renewals: Counter,
 }
+
+/// What was wrong at the last look at something that is looked at again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Complaint(String);
 
 /// Why there is no (new) serving certificate. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -325,7 +330,13 @@ impl ServingCertificate {
     /// The end of its validity.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
-        self.not_after
+        self.valid.end
+    }
+
+    /// Whether it is valid at this moment. A clock that was set back can make it not valid yet.
+    #[must_use]
+    pub fn is_valid(&self, now: SystemTime) -> bool {
+        self.valid.contains(&now)
     }
 }
 
@@ -340,7 +351,7 @@ impl CertResolver {
     /// Serves this certificate if API servers accept it, or if there is nothing better to serve any more:
     /// the one place where a certificate of somebody else's making is taken into use. Returns whether it is.
     pub fn offer(&self, certificate: &ServingCertificate, trust: Option<&Trust>, now: SystemTime) -> bool {
-        let take = match (self.current().filter(|old| now < old.not_after), trust) {
+        let take = match (self.current().filter(|old| old.is_valid(now)), trust) {
             (Some(old), Some(trust)) => {
                 // Whoever writes caBundle may have put the new CA in the place of the old one: then waiting helps nobody.
                 let is_forgotten =
@@ -399,7 +410,7 @@ impl CertMetrics {
 
     /// Counts a new certificate being served.
     pub fn serves(&self, certificate: &ServingCertificate) {
-        self.expiry.set(seconds(certificate.not_after));
+        self.expiry.set(seconds(certificate.not_after()));
         self.renewals.inc();
     }
 
@@ -419,6 +430,18 @@ fn seconds(moment: SystemTime) -> i64 {
     i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX)
 }
 
+// === impl Complaint ===
+
+impl Complaint {
+    /// Takes note of how this look ended. What to log: an error, unless it is the one of the last look.
+    pub(crate) fn news(&mut self, look: Result<(), String>) -> Option<&str> {
+        let error = look.err().unwrap_or_default();
+        let is_new = !error.is_empty() && error != self.0;
+        self.0 = error;
+        is_new.then_some(&self.0)
+    }
+}
+
 // === impl Material ===
 
 impl Material {
@@ -429,7 +452,7 @@ impl Material {
     /// The error names the place, what was expected and what to do.
     pub fn check(&self, places: &Places, now: SystemTime) -> Result<ServingCertificate, CertError> {
         let chain = certificates(&self.chain, &places.certificate)?;
-        let not_after = validity(&chain[0], &places.certificate, now)?;
+        let valid = validity(&chain[0], &places.certificate, now)?;
         let place = || places.key.clone();
         if self.key.len() as u64 > MAX_BYTES {
             return Err(CertError::TooLarge { place: place() });
@@ -447,24 +470,24 @@ impl Material {
                     source => CertError::UnusableKey { place: place(), source },
                 },
             )?;
-        Ok(ServingCertificate { key: Arc::new(key), not_after })
+        Ok(ServingCertificate { key: Arc::new(key), valid })
     }
 }
 
-/// The end of the validity of a certificate, if `now` is within it.
-fn validity(certificate: &[u8], place: &str, now: SystemTime) -> Result<SystemTime, CertError> {
+/// The validity of a certificate, if `now` is within it.
+fn validity(certificate: &[u8], place: &str, now: SystemTime) -> Result<Range<SystemTime>, CertError> {
     let place = || place.to_owned();
     let (_, certificate) = X509Certificate::from_der(certificate)
         .map_err(|source| CertError::Undecodable { place: place(), source: source.into() })?;
     let validity = certificate.validity();
-    let not_after = moment(validity.not_after);
-    if now < moment(validity.not_before) {
+    let valid = moment(validity.not_before)..moment(validity.not_after);
+    if now < valid.start {
         return Err(CertError::NotYetValid { place: place(), not_before: validity.not_before });
     }
-    if not_after < now {
+    if now >= valid.end {
         return Err(CertError::Expired { place: place(), not_after: validity.not_after });
     }
-    Ok(not_after)
+    Ok(valid)
 }
 
 /// Times before 1970 are all the same to us: long ago.
@@ -501,8 +524,9 @@ mod tests {
         let (ca, leaf, key) = made(now);
         let places = Places { certificate: "tls.crt".into(), key: "tls.key".into() };
         let checked = material(&(leaf + &ca), &key).check(&places, now).unwrap();
-        let left = checked.not_after.duration_since(now).unwrap();
+        let left = checked.not_after().duration_since(now).unwrap();
         assert!(left + HOUR > SELF_MADE_VALIDITY);
+        assert!(checked.is_valid(now) && !checked.is_valid(now + SELF_MADE_VALIDITY));
         assert_eq!(checked.key.cert.len(), 2);
     }
 
@@ -526,6 +550,30 @@ mod tests {
             let message = message(chain, key, now);
             assert!(message.contains(says) && message.contains(advice), "{message}");
         }
+    }
+
+    #[test]
+    fn a_certificate_from_before_the_clock_was_set_back_gives_way_at_once() {
+        let now = SystemTime::now();
+        let ca = Authority::make(now, SELF_MADE_VALIDITY).unwrap();
+        let later = Authority::make(now + 3 * HOUR, SELF_MADE_VALIDITY).unwrap();
+        let sign = |ca: &Authority, now| ca.sign(&["reach.reach.svc".into()], now, HOUR).unwrap();
+        let (_, live) = tokio::sync::watch::channel(crate::registration::Live::default());
+        let name = "reach.reach.svc".try_into().unwrap();
+        let trust = Trust::new(live, "reach", name, HOUR);
+        let resolver = CertResolver::default();
+        resolver.replace(sign(&later, now + 3 * HOUR));
+        assert!(resolver.offer(&sign(&ca, now), Some(&trust), now));
+        assert!(!resolver.offer(&sign(&ca, now), Some(&trust), now), "not for another one that waits");
+    }
+
+    #[test]
+    fn a_complaint_is_news_once() {
+        let mut complaint = Complaint::default();
+        let mut looks = [Ok(()), Err("a"), Err("a"), Err("b"), Ok(()), Err("b")]
+            .map(|look| complaint.news(look.map_err(str::to_owned)).map(str::to_owned))
+            .into_iter();
+        assert_eq!(looks.by_ref().flatten().collect::<Vec<_>>(), ["a", "b", "b"]);
     }
 
     #[test]

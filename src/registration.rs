@@ -31,19 +31,22 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::api_server::{Waits, explain};
 use crate::certs::authority::pem;
-use crate::certs::{CertResolver, moment};
+use crate::certs::{CertResolver, Complaint, moment};
 
 /// Who reach is in `managedFields`.
 const FIELD_MANAGER: &str = "reach";
 /// How often the bundle is looked at without being told: certificates expire silently, and a write may have had to
 /// wait.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the API server may take for a write. Without a bound, one that takes the request and never answers would keep
+/// the bundle from being looked at.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Most certificates in a bundle. What reach needs itself are three at most.
 const MAX_BUNDLE: usize = 16;
 /// The pause between two writes. After a few it doubles with each: somebody else may be putting back what reach
@@ -102,9 +105,9 @@ pub struct RegistrationMetrics {
     trusted: Gauge,
 }
 
-/// Paces writes.
+/// Paces writes of what somebody else may be writing, too.
 #[derive(Debug, Default)]
-struct Pace {
+pub(crate) struct Pace {
     last: Option<Instant>,
     /// Writes that followed each other.
     streak: u32,
@@ -148,13 +151,18 @@ impl Keeper {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut current: Option<MutatingWebhookConfiguration> = None;
         let mut known = false;
-        let mut complaint = String::new();
+        let (mut of_watch, mut of_write) = (Complaint::default(), Complaint::default());
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(configuration)) => (current, known) = (configuration, true),
+                    Some(Ok(configuration)) => {
+                        of_watch.news(Ok(()));
+                        (current, known) = (configuration, true);
+                    }
                     Some(Err(error)) => {
-                        warn!(error = explain(&error), "cannot watch the webhook configuration, retrying");
+                        if let Some(error) = of_watch.news(Err(explain(&error))) {
+                            warn!(error, "cannot watch the webhook configuration, retrying");
+                        }
                         continue;
                     }
                     None => return,
@@ -169,33 +177,29 @@ impl Keeper {
             if let Some(configuration) = &current
                 && let Some(bundle) = self.due(configuration)
             {
-                match self.write(configuration, &bundle).await {
-                    Ok(written) => {
+                let written = self.write(configuration, &bundle).await;
+                match &written {
+                    Ok(Some(written)) => {
                         self.pace.wrote(Instant::now());
                         self.metrics.writes.inc();
-                        complaint.clear();
                         info!(
                             configuration = self.registration.configuration,
                             certificates = bundle.len(),
                             "caBundle written"
                         );
-                        self.learn(Some(&written));
-                        current = Some(written);
+                        self.learn(Some(written));
+                        current = Some(written.clone());
                     }
                     // Somebody was faster; the watch brings what they wrote.
-                    Err(kube::Error::Api(status)) if status.code == 409 => {}
-                    Err(error) => {
+                    Ok(None) => {}
+                    Err(_) => {
                         self.pace.wrote(Instant::now());
                         self.metrics.failures.inc();
-                        let error = explain(&error);
-                        if error != complaint {
-                            warn!(
-                                configuration = self.registration.configuration,
-                                error, "cannot write caBundle, retrying"
-                            );
-                            complaint = error;
-                        }
                     }
+                }
+                if let Some(error) = of_write.news(written.map(drop)) {
+                    let configuration = &self.registration.configuration;
+                    warn!(configuration, error, "cannot write caBundle, retrying");
                 }
             }
             let trusted = resolver.current().is_some_and(|served| trust.vouches_for(served.chain()));
@@ -257,11 +261,12 @@ impl Keeper {
         (!right && !wanted.is_empty() && self.pace.allows(Instant::now())).then_some(wanted)
     }
 
+    /// Writes the bundle; `None` when somebody has changed the configuration meanwhile.
     async fn write(
         &self,
         configuration: &MutatingWebhookConfiguration,
         bundle: &[CertificateDer<'static>],
-    ) -> kube::Result<MutatingWebhookConfiguration> {
+    ) -> Result<Option<MutatingWebhookConfiguration>, String> {
         let bundle = ByteString(bundle.iter().map(pem).collect::<String>().into_bytes());
         let webhooks: Vec<_> = self
             .ours(configuration)
@@ -279,7 +284,14 @@ impl Keeper {
             "webhooks": webhooks,
         });
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        self.api.patch(&self.registration.configuration, &parameters, &Patch::Apply(apply)).await
+        let apply = Patch::Apply(apply);
+        let write = self.api.patch(&self.registration.configuration, &parameters, &apply);
+        match timeout(ANSWER_WITHIN, write).await {
+            Ok(Ok(written)) => Ok(Some(written)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(None),
+            Ok(Err(error)) => Err(explain(&error)),
+            Err(_) => Err("no answer from the API server".to_owned()),
+        }
     }
 }
 
@@ -326,14 +338,14 @@ fn unite<'c>(
 
 impl Pace {
     /// Whether to write now.
-    fn allows(&self, now: Instant) -> bool {
+    pub(crate) fn allows(&self, now: Instant) -> bool {
         let doublings = self.streak.saturating_sub(PATIENCE).min(16);
         let pause = (SHORTEST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
         self.last.is_none_or(|last| now.saturating_duration_since(last) >= pause)
     }
 
     /// Takes account of a write.
-    fn wrote(&mut self, now: Instant) {
+    pub(crate) fn wrote(&mut self, now: Instant) {
         let is_calm = self.last.is_none_or(|last| now.saturating_duration_since(last) >= CALM);
         self.streak = if is_calm { 1 } else { self.streak.saturating_add(1) };
         self.last = Some(now);

@@ -1,5 +1,6 @@
 //! A certification authority of our own, and the leaf certificates it signs.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{CertError, Places, ServingCertificate, certificates, moment, validity};
+use super::{CertError, Places, ServingCertificate, certificates, validity};
 
 /// How far in the past the validity of what is made begins, so that an API server whose clock is behind
 /// accepts a new certificate.
@@ -26,8 +27,7 @@ const SERIAL_BYTES: usize = 16;
 pub struct Authority {
     certificate: CertificateDer<'static>,
     key: KeyPair,
-    not_before: SystemTime,
-    not_after: SystemTime,
+    valid: Range<SystemTime>,
 }
 
 // === impl Authority ===
@@ -41,15 +41,16 @@ impl Authority {
         let mut ca = CertificateParams::default();
         ca.distinguished_name.push(DnType::CommonName, "reach CA");
         ca.serial_number = Some(serial()?);
-        ca.not_before = (now - BACKDATED).into();
-        ca.not_after = (now + lifetime).into();
+        let valid = now - BACKDATED..now + lifetime;
+        ca.not_before = valid.start.into();
+        ca.not_after = valid.end.into();
         // Path length 0: it signs serving certificates and no other CA.
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let failed = |source| CertError::Make { names: Vec::new(), source };
         let key = KeyPair::generate().map_err(failed)?;
         let certificate = ca.self_signed(&key).map_err(failed)?.der().clone();
-        Ok(Self { certificate, key, not_before: now - BACKDATED, not_after: now + lifetime })
+        Ok(Self { certificate, key, valid })
     }
 
     /// Reads a CA from PEM, found at these places.
@@ -58,26 +59,20 @@ impl Authority {
     /// If it is not PEM, no CA, the key is not its key, or it has expired or is not valid yet.
     pub fn read(certificate: &[u8], key: &[u8], places: &Places, now: SystemTime) -> Result<Self, CertError> {
         let certificate = certificates(certificate, &places.certificate)?.swap_remove(0);
-        let not_after = validity(&certificate, &places.certificate, now)?;
+        let valid = validity(&certificate, &places.certificate, now)?;
         let no_key = || CertError::NoKey { place: places.key.clone() };
         let key = std::str::from_utf8(key).map_err(|_| no_key())?;
         let key = KeyPair::from_pem(key).map_err(|_| no_key())?;
-        let not_before = {
-            let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|source| {
-                CertError::Undecodable { place: places.certificate.clone(), source: source.into() }
-            })?;
-            if !parsed.is_ca() {
-                return Err(CertError::NoAuthority { place: places.certificate.clone() });
-            }
-            if *parsed.public_key().raw != key.subject_public_key_info() {
-                return Err(CertError::Mismatch {
-                    certificate: places.certificate.clone(),
-                    key: places.key.clone(),
-                });
-            }
-            moment(parsed.validity().not_before)
-        };
-        Ok(Self { certificate, key, not_before, not_after })
+        let place = || places.certificate.clone();
+        let (_, parsed) = X509Certificate::from_der(&certificate)
+            .map_err(|source| CertError::Undecodable { place: place(), source: source.into() })?;
+        if !parsed.is_ca() {
+            return Err(CertError::NoAuthority { place: place() });
+        }
+        if *parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(CertError::Mismatch { certificate: place(), key: places.key.clone() });
+        }
+        Ok(Self { certificate, key, valid })
     }
 
     /// The certificate.
@@ -101,13 +96,19 @@ impl Authority {
     /// The end of its validity.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
-        self.not_after
+        self.valid.end
+    }
+
+    /// Whether it is valid at this moment.
+    #[must_use]
+    pub fn is_valid(&self, now: SystemTime) -> bool {
+        self.valid.contains(&now)
     }
 
     /// When a successor is due: after two thirds of its life.
     #[must_use]
     pub fn renew_at(&self) -> SystemTime {
-        two_thirds(self.not_before + BACKDATED, self.not_after)
+        two_thirds(self.valid.start + BACKDATED, self.valid.end)
     }
 
     /// Signs a serving certificate with a new key for these DNS names and IP addresses, valid for
@@ -125,7 +126,12 @@ impl Authority {
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let key = CertifiedKey::from_der(vec![leaf.der().clone()], key, &aws_lc_rs::default_provider())
             .map_err(CertError::Tls)?;
-        Ok(ServingCertificate { key: Arc::new(key), not_after: self.not_after.min(now + lifetime) })
+        Ok(ServingCertificate { key: Arc::new(key), valid: self.life(now, lifetime) })
+    }
+
+    /// The validity of what it signs.
+    fn life(&self, now: SystemTime, lifetime: Duration) -> Range<SystemTime> {
+        (now - BACKDATED).max(self.valid.start)..(now + lifetime).min(self.valid.end)
     }
 
     pub(super) fn leaf(
@@ -141,8 +147,9 @@ impl Authority {
         let mut leaf = CertificateParams::new(names).map_err(failed)?;
         leaf.distinguished_name.push(DnType::CommonName, "reach");
         leaf.serial_number = Some(serial()?);
-        leaf.not_before = (now - BACKDATED).max(self.not_before).into();
-        leaf.not_after = self.not_after.min(now + lifetime).into();
+        let valid = self.life(now, lifetime);
+        leaf.not_before = valid.start.into();
+        leaf.not_after = valid.end.into();
         // Explicit, because then rcgen writes the identifier of the key, too.
         leaf.is_ca = IsCa::ExplicitNoCa;
         leaf.use_authority_key_identifier_extension = true;
@@ -157,7 +164,7 @@ impl Authority {
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("not_after", &self.not_after).finish_non_exhaustive()
+        f.debug_struct("Authority").field("valid", &self.valid).finish_non_exhaustive()
     }
 }
 
@@ -197,6 +204,7 @@ fn serial() -> Result<SerialNumber, CertError> {
 mod tests {
     use x509_parser::prelude::{GeneralName, ParsedExtension};
 
+    use super::super::moment;
     use super::*;
 
     const YEAR: Duration = Duration::from_hours(365 * 24);

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::files::read;
-use super::{CertError, certificates};
+use super::{CertError, Complaint, certificates};
 use crate::api_server::explain;
 
 /// Accepts clients with a certificate of a CA in a file, and with one of some names.
@@ -51,25 +51,20 @@ impl ClientVerifier {
 
     /// Looks at the file now and then and takes over what is new and good; runs until it is dropped.
     pub async fn follow(self: Arc<Self>, every: Duration) {
-        let mut logged = String::new();
+        let mut complaint = Complaint::default();
         loop {
             sleep(every).await;
             let new = read(&self.file).and_then(|pem| {
                 if pem == self.current.load().pem { Ok(None) } else { trusted(pem, &self.file).map(Some) }
             });
-            match new {
-                Ok(None) => logged.clear(),
-                Ok(Some(new)) => {
+            let look = new.map(|new| {
+                if let Some(new) = new {
                     self.current.store(Arc::new(new));
                     info!(file = %self.file.display(), "new CA of clients");
                 }
-                Err(error) => {
-                    let error = explain(&error);
-                    if error != logged {
-                        warn!(error, "cannot use the new CA of clients, the old one stays");
-                        logged = error;
-                    }
-                }
+            });
+            if let Some(error) = complaint.news(look.map_err(|error| explain(&error))) {
+                warn!(error, "cannot use the new CA of clients, the old one stays");
             }
         }
     }

@@ -17,6 +17,7 @@
 //! without it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -28,14 +29,14 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::authority::{Authority, pem, two_thirds};
-use super::{CertError, CertMetrics, CertResolver, Places, certificates, validity};
+use super::{CertError, CertMetrics, CertResolver, Complaint, Places, certificates, validity};
 use crate::api_server::{Waits, explain};
 use crate::lease::Lease;
-use crate::registration::Trust;
+use crate::registration::{Pace, Trust};
 
 /// Longest time between two looks at the clock. The wall clock, because timers stand still while a machine
 /// is suspended.
@@ -86,7 +87,9 @@ pub struct Manager {
     stored: Stored,
     authorities: Option<Authorities>,
     leaf: Option<Leaf>,
-    complaint: String,
+    /// Of what is put back: somebody else may be putting something back, too.
+    pace: Pace,
+    complaint: Complaint,
 }
 
 /// The Secret as last seen.
@@ -102,7 +105,7 @@ enum Stored {
 struct Leaf {
     signer: Arc<Authority>,
     renew_at: SystemTime,
-    not_after: SystemTime,
+    valid: Range<SystemTime>,
 }
 
 // === impl Stored ===
@@ -239,7 +242,8 @@ impl Manager {
             stored: Stored::Unknown,
             authorities: None,
             leaf: None,
-            complaint: String::new(),
+            pace: Pace::default(),
+            complaint: Complaint::default(),
         };
         (manager, receiver)
     }
@@ -285,24 +289,12 @@ impl Manager {
             }
             // Even so: an API server that is away is no reason to let a leaf expire.
             let renewed = self.renew_leaf(now).map_err(|error| explain(&error));
-            match turned.and(renewed).and(watched.clone()) {
-                Ok(()) => {
-                    self.complaint.clear();
-                    self.metrics.failing(false);
-                }
-                Err(error) => self.complain(&error),
+            let look = turned.and(renewed).and(watched.clone());
+            self.metrics.failing(look.is_err());
+            if let Some(error) = self.complaint.news(look) {
+                let secret = &self.settings.secret;
+                warn!(secret, error, "trouble with the CA; what is served stays, retrying");
             }
-        }
-    }
-
-    fn complain(&mut self, error: &str) {
-        self.metrics.failing(true);
-        if error != self.complaint {
-            warn!(
-                secret = self.settings.secret,
-                error, "trouble with the CA; what is served stays, retrying"
-            );
-            error.clone_into(&mut self.complaint);
         }
     }
 
@@ -319,8 +311,10 @@ impl Manager {
         };
         match read {
             Ok(authorities) => self.adopt(authorities),
+            // Put back a moment ago, and damaged again: it waits for a later look.
+            Err(error) if !self.pace.allows(Instant::now()) => return Err(explain(&error)),
             Err(error) => {
-                let from_memory = self.authorities.clone().filter(|known| now < known.current.not_after());
+                let from_memory = self.authorities.clone().filter(|known| known.current.is_valid(now));
                 let (what, authorities) = if let Some(known) = from_memory {
                     ("put back from memory", known)
                 } else {
@@ -329,6 +323,7 @@ impl Manager {
                 };
                 if self.store(&authorities).await? {
                     info!(secret = self.place(), reason = %error, "CA {what}");
+                    self.pace.wrote(Instant::now());
                     self.adopt(authorities);
                 } else if let Stored::Present(secret) = &self.stored
                     && let Ok(theirs) = Authorities::read(secret, &self.place(), now)
@@ -416,8 +411,9 @@ impl Manager {
         let Some(Authorities { current, .. }) = &self.authorities else {
             return Ok(());
         };
-        let is_alive = |leaf: &&Leaf| now < leaf.not_after && now < leaf.signer.not_after();
-        let signer = match self.leaf.as_ref().filter(is_alive) {
+        // Expired, or of a time when the clock was ahead.
+        let served = self.leaf.as_ref().filter(|leaf| leaf.valid.contains(&now));
+        let signer = match served {
             // A CA that API servers may not know yet has to wait as long as the old one lasts.
             Some(leaf) if leaf.signer.certificate() != current.certificate() => {
                 let spread = |trust: &Trust| {
@@ -429,22 +425,20 @@ impl Manager {
             }
             _ => current,
         };
-        let is_due = self.leaf.as_ref().is_none_or(|leaf| {
-            now >= leaf.renew_at || !is_alive(&leaf) || leaf.signer.certificate() != signer.certificate()
-        });
-        if !is_due || now >= signer.not_after() {
+        let is_due = served
+            .is_none_or(|leaf| now >= leaf.renew_at || leaf.signer.certificate() != signer.certificate());
+        if !is_due || !signer.is_valid(now) {
             return Ok(());
         }
         let certificate = signer.sign(&self.settings.names, now, self.settings.leaf_lifetime)?;
-        let not_after = certificate.not_after();
+        let valid = certificate.valid.clone();
         self.metrics.serves(&certificate);
         self.resolver.replace(certificate);
         info!(
-            days = not_after.duration_since(now).unwrap_or_default().as_secs() / 86400,
+            days = valid.end.duration_since(now).unwrap_or_default().as_secs() / 86400,
             "serving a new certificate"
         );
-        self.leaf =
-            Some(Leaf { signer: Arc::clone(signer), renew_at: two_thirds(now, not_after), not_after });
+        self.leaf = Some(Leaf { signer: Arc::clone(signer), renew_at: two_thirds(now, valid.end), valid });
         Ok(())
     }
 }
@@ -538,6 +532,29 @@ mod tests {
         let other = Authorities::make(now, LIFE).unwrap().data().remove("ca.key").unwrap();
         let error = read(&|data| drop(data.insert("ca.key".into(), other.clone()))).unwrap_err();
         assert!(matches!(error, CertError::Mismatch { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_leaf_of_a_clock_that_was_ahead_is_signed_anew() {
+        let nobody = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let client = Client::try_from(nobody).unwrap();
+        let settings = Settings {
+            namespace: "a".into(),
+            secret: "b".into(),
+            names: vec!["reach.a.svc".into()],
+            ca_lifetime: LIFE,
+            leaf_lifetime: HOUR,
+        };
+        let lease = Lease::new(&client, "a", "b".into(), "c".into());
+        let resolver = Arc::new(CertResolver::default());
+        let (mut manager, _) =
+            Manager::new(&client, settings, lease, Arc::clone(&resolver), CertMetrics::default());
+        let now = SystemTime::now();
+        manager.adopt(Authorities::make(now, LIFE).unwrap());
+        manager.renew_leaf(now + 5 * HOUR).unwrap();
+        assert!(!resolver.current().unwrap().is_valid(now), "it begins an hour before that");
+        manager.renew_leaf(now).unwrap();
+        assert!(resolver.current().unwrap().is_valid(now));
     }
 
     #[test]

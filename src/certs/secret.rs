@@ -17,7 +17,9 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::{CertError, CertMetrics, CertResolver, Material, Places, ServingCertificate, certificates};
+use super::{
+    CertError, CertMetrics, CertResolver, Complaint, Material, Places, ServingCertificate, certificates,
+};
 use crate::api_server::{Waits, explain};
 use crate::registration::Trust;
 
@@ -35,7 +37,7 @@ pub struct Follower {
     metrics: CertMetrics,
     /// What is served.
     served: Option<Material>,
-    complaint: String,
+    complaint: Complaint,
 }
 
 // === impl Follower ===
@@ -62,7 +64,7 @@ impl Follower {
             needed,
             metrics,
             served: None,
-            complaint: String::new(),
+            complaint: Complaint::default(),
         };
         (follower, receiver)
     }
@@ -94,21 +96,11 @@ impl Follower {
                 let taken = self.take(stored.as_ref(), trust.as_ref(), SystemTime::now());
                 taken.map_err(|error| explain(&error))
             });
-            match taken.and(watched.clone()) {
-                Ok(()) => {
-                    self.complaint.clear();
-                    self.metrics.failing(false);
-                }
-                Err(error) => self.complain(&error),
+            let look = taken.and(watched.clone());
+            self.metrics.failing(look.is_err());
+            if let Some(error) = self.complaint.news(look) {
+                warn!(secret = self.name, error, "cannot use the Secret; what is served stays");
             }
-        }
-    }
-
-    fn complain(&mut self, error: &str) {
-        self.metrics.failing(true);
-        if error != self.complaint {
-            warn!(secret = self.name, error, "cannot use the Secret; what is served stays");
-            error.clone_into(&mut self.complaint);
         }
     }
 

@@ -20,6 +20,9 @@ const MEMORY_KIB: u64 = 128 * 1024;
 /// Pods that there have to be.
 const LEAST: usize = 500;
 
+/// How long somebody keeps emptying the Secret.
+const FIGHT: Duration = Duration::from_secs(10);
+
 pub fn replicas_that_start_together_make_one_ca(cluster: &Cluster) {
     const ROUNDS: usize = 20;
     let release = cluster.install("together", &json!({"replicas": 5}));
@@ -127,10 +130,13 @@ pub fn a_damaged_secret_costs_nothing(cluster: &Cluster) {
     let replicas = release.serve(2);
     let new = release.await_one_ca(&replicas);
     assert!(new != first && new != foreign.der());
+    let put_back = fight(&release);
+    assert_eq!(release.await_one_ca(&replicas), new, "the last word is reach's");
 
     println!(
         "damage: {} of {} pods injected, {} failed, {} bare, while the Secret was: {}; foreign CA served after {:.1} s; \
-         replicas alive, at most {} MiB; restarted twice, they serve",
+         replicas alive, at most {} MiB; restarted twice, they serve; emptied all the time, it was put back {put_back} times \
+         in {} s",
         counts.injected,
         counts.total(),
         counts.failed,
@@ -138,7 +144,9 @@ pub fn a_damaged_secret_costs_nothing(cluster: &Cluster) {
         healed.join(", "),
         adopted.as_secs_f32(),
         peak / 1024,
+        FIGHT.as_secs(),
     );
+    assert!(put_back <= 20, "{put_back} times by 2 replicas");
     counts.assert_all_injected(LEAST);
     assert!(peak < MEMORY_KIB, "{peak} KiB");
 }
@@ -149,6 +157,20 @@ fn change_data(release: &Installation<'_>, data: &Value) {
         let change = json!([{"op": "add", "path": "/data", "value": data}]);
         release.apis[0].patch(&release.ca_path(), &change)
     });
+}
+
+/// Empties the Secret whenever there is a CA in it. How often there was one.
+fn fight(release: &Installation<'_>) -> usize {
+    let start = Instant::now();
+    let mut put_back = 0;
+    while start.elapsed() < FIGHT {
+        if release.ca().is_ok() {
+            put_back += 1;
+            change_data(release, &json!({}));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    put_back
 }
 
 /// Every replica lives, is ready, and serves what both API servers trust.

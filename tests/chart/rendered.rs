@@ -552,9 +552,9 @@ fn the_rights_are_those_that_the_mode_needs_and_no_more() {
             (Some(secret), None) => {
                 let lease = argument(arguments, "--lease");
                 json!([
-                    {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get", "list", "watch", "update", "patch"]},
+                    {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get", "list", "watch", "update"]},
                     {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
-                    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [lease], "verbs": ["get", "update", "patch"]},
+                    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [lease], "verbs": ["get", "update"]},
                     {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
                 ])
             }

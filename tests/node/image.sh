@@ -5,15 +5,8 @@
 # Each FILE (a program, a library or a folder) is put where it is on this machine, with the libraries that it loads; a
 # static program may be given as SOURCE=TARGET to go elsewhere. The first one is the image's entrypoint. With it come the
 # few files that glibc wants. The archive is an OCI image layout, for `ctr images import`.
-set -euo pipefail
-shopt -s inherit_errexit
-export LC_ALL=C
-umask 022
-
-fail() {
-  printf 'image: %s\n' "$*" >&2
-  exit 1
-}
+# shellcheck source-path=SCRIPTDIR source=../../image/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../../image/common.sh" || exit
 (($# >= 3)) || fail "expected: tests/node/image.sh NAME:TAG ARCHIVE FILE..."
 name=$1 archive=$2
 shift 2
@@ -21,11 +14,9 @@ for tool in jq tar sha256sum ldd; do
   command -v "$tool" >/dev/null || fail "$tool is not installed"
 done
 
-work=$(mktemp -d -- "$archive.XXXXXX")
-trap 'rm -rf -- "$work"' EXIT
+begin "$archive"
 root=$work/root
-blobs=$work/layout/blobs/sha256
-mkdir -p "$root"/{bin,etc,tmp,usr} "$blobs"
+mkdir -p "$root"/{bin,etc,tmp,usr}
 chmod 1777 "$root/tmp"
 # As on a Debian with one /usr: a program is found by both of its paths.
 for folder in lib lib64 sbin; do
@@ -70,17 +61,6 @@ for file in "$@"; do
   : "${entrypoint:=$target}"
 done
 
-digest() { sha256sum <"$1" | cut -d ' ' -f 1; }
-# blob FILE TYPE: moves the file to its place among the blobs and prints its descriptor.
-blob() {
-  local digest size
-  digest=$(digest "$1")
-  size=$(stat -c %s -- "$1")
-  mv -- "$1" "$blobs/$digest"
-  jq -cn --arg type "application/vnd.oci.image.$2" --arg digest "sha256:$digest" --argjson size "$size" \
-    '{mediaType: $type, digest: $digest, size: $size}'
-}
-
 tar --create --file="$work/layer.tar" --directory="$root" --owner=0 --group=0 --numeric-owner --mtime=@0 --sort=name .
 diff_id=sha256:$(digest "$work/layer.tar")
 layer=$(blob "$work/layer.tar" layer.v1.tar)
@@ -101,10 +81,6 @@ jq -cn --argjson config "$config" --argjson layer "$layer" '
   {schemaVersion: 2, mediaType: "application/vnd.oci.image.manifest.v1+json", config: $config, layers: [$layer]}
   ' >"$work/manifest.json"
 manifest=$(blob "$work/manifest.json" manifest.v1+json)
-printf '{"imageLayoutVersion":"1.0.0"}' >"$work/layout/oci-layout"
-jq -cn --argjson manifest "$manifest" --arg name "$name" '
-  {schemaVersion: 2, manifests: [$manifest + {annotations: {"io.containerd.image.name": $name}}]}
-  ' >"$work/layout/index.json"
-tar --create --file="$work/archive.tar" --directory="$work/layout" oci-layout index.json blobs
-# In one step, so that no reader sees half of it.
-mv -- "$work/archive.tar" "$archive"
+entry=$(jq -c --arg name "$name" '. + {annotations: {"io.containerd.image.name": $name}}' <<<"$manifest")
+paths=("$blobs"/*)
+finish "$archive" @0 "$entry" "${paths[@]#"$work/layout/"}"
