@@ -9,6 +9,8 @@ mod support;
 
 #[path = "certificates/bundle.rs"]
 mod bundle;
+#[path = "certificates/calls.rs"]
+mod calls;
 #[path = "certificates/cert_manager.rs"]
 mod cert_manager;
 #[path = "certificates/check.rs"]

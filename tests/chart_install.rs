@@ -11,7 +11,9 @@ use std::thread;
 use serde_json::{Value, json};
 use support::control_plane::{ControlPlane, Options};
 use support::eventually;
-use support::helm::{NAMESPACE, Version, built, chart, helm, objects, root, text};
+use support::helm::{NAMESPACE, Version, chart, helm, objects, root, text};
+use support::kubectl::Kubectl as _;
+use support::process::programs;
 
 /// A release in a control plane of its own.
 struct Cluster {
@@ -216,7 +218,8 @@ fn it_installs(cluster: &Cluster) {
         "localhost,127.0.0.1,.svc,.cluster.local,10.96.0.0/12,mysql"
     );
     assert_eq!(cluster.diff(), "", "applied again, nothing changes");
-    assert!(refused(&cluster.install(&PROXY)).contains("name"), "a name is taken once");
+    let taken = refused(&cluster.install(&PROXY));
+    assert!(taken.contains("name that is still in use"), "{taken}");
     let versions = cluster.object_versions();
     assert!(versions.len() > 10, "{versions:?}");
     cluster.upgrade(&PROXY);
@@ -265,7 +268,6 @@ fn users_get_their_roles(cluster: &Cluster) {
     }
 }
 
-/// With changed values, over CRDs of an older version. What reach wrote stays.
 /// `kubectl apply` of a preset says what is wrong with it, and takes it.
 fn it_warns_of_presets(cluster: &Cluster) {
     let apply = |env: &Value| {
@@ -320,6 +322,7 @@ fn it_warns_of_presets(cluster: &Cluster) {
     }
 }
 
+/// With changed values, over CRDs of an older version. What reach wrote stays.
 fn it_upgrades(cluster: &Cluster) {
     let ca = reach::certs::self_made(&["reach.reach-system.svc".to_owned()]).expect("a certificate").ca_pem;
     let bundle = json!({
@@ -475,7 +478,7 @@ fn the_plain_install_and_its_certificate_modes_apply_and_apply_again() {
     kubectl(&["apply", "--filename", text(&example)]);
 
     // cert-manager's kinds, from its own module.
-    for entry in fs::read_dir(built("tests/chart/build.sh").join("files")).expect("files of modules") {
+    for entry in fs::read_dir(programs("chart/build.sh").join("files")).expect("files of modules") {
         let file = entry.expect("a file").path();
         if file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("cert-manager.io_")) {
             kubectl(&["apply", "--server-side", "--filename", text(&file)]);

@@ -16,8 +16,6 @@ mod support;
 mod change;
 #[path = "product/install.rs"]
 mod install;
-#[path = "product/load.rs"]
-mod load;
 #[path = "product/place.rs"]
 mod place;
 #[path = "product/promise.rs"]

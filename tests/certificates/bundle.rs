@@ -13,9 +13,6 @@ use crate::support::pki::Ca;
 use crate::support::serve::Reach;
 use crate::support::{PATIENCE, eventually};
 
-/// How long a broken caBundle may stay broken.
-const SOON: Duration = Duration::from_secs(10);
-
 const WRITES: &str = "reach_ca_bundle_writes_total";
 
 const BUNDLE: &str = "/webhooks/0/clientConfig/caBundle";
@@ -131,9 +128,7 @@ fn heal(
     times: &mut Vec<String>,
 ) {
     eventually(&format!("caBundle is healed after: {what}"), || is_right(release, ca));
-    let took = start.elapsed();
-    assert!(took < SOON, "{what}: {took:?}");
-    times.push(format!("{what} {:.1} s", took.as_secs_f32()));
+    times.push(format!("{what} {:.1} s", start.elapsed().as_secs_f32()));
 }
 
 fn is_right(release: &Installation<'_>, ca: &CertificateDer<'static>) -> Result<(), String> {

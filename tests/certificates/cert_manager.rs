@@ -1,7 +1,5 @@
 //! The real cert-manager: its controllers make and renew the certificate, and its injector writes caBundle.
 
-use std::collections::HashSet;
-use std::thread;
 use std::time::Duration;
 
 use reach::certs::certificates;
@@ -9,14 +7,16 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::calls::Calls;
 use crate::cluster::Cluster;
 use crate::support::control_plane::ControlPlane;
+use crate::support::eventually;
 use crate::support::helm::{objects, root, text};
-use crate::support::installation::{Installation, VARIABLE, apply, value};
+use crate::support::installation::{Installation, VARIABLE, value};
+use crate::support::kubectl::Kubectl as _;
 use crate::support::load::Load;
-use crate::support::process::{Launcher, Process, bound, programs};
+use crate::support::process::{Launcher, Process, bound, folder_of, programs};
 use crate::support::serve::Reach;
-use crate::support::{PATIENCE, eventually, eventually_within};
 
 /// Pods that there have to be in each test.
 const LEAST: usize = 500;
@@ -28,15 +28,6 @@ pub struct CertManager {
     // The kernel ends the process with the thread of this, so it comes after.
     _launcher: Launcher,
     _logs: TempDir,
-}
-
-/// New connections to the replicas of a release, again and again: those of API servers live long, so a certificate that
-/// they would not accept might go unnoticed.
-struct Calls<'r> {
-    release: &'r Installation<'r>,
-    replicas: &'r [Reach],
-    made: usize,
-    leaves: Vec<HashSet<CertificateDer<'static>>>,
 }
 
 pub fn renews_and_reach_keeps_the_bundle(cluster: &Cluster) {
@@ -75,13 +66,8 @@ pub fn renews_and_reach_keeps_the_bundle(cluster: &Cluster) {
     load.await_pods(LEAST);
     let counts = load.stop();
     println!(
-        "cert-manager, reach writes caBundle: {BY_HAND} renewals by hand, 1 of a deleted Secret, 1 with a new CA; {} of {} \
-         pods injected ({} of them stored), {} failed, {} bare; {} new connections, 0 refused; leaf changes {:?}",
-        counts.injected,
-        counts.total(),
-        counts.stored,
-        counts.failed,
-        counts.bare,
+        "cert-manager, reach writes caBundle: {BY_HAND} renewals by hand, 1 of a deleted Secret, 1 with a new CA; \
+         {counts}; {} new connections, 0 refused; leaf changes {:?}",
         calls.made,
         calls.changes()
     );
@@ -124,13 +110,8 @@ pub fn renews_and_its_injector_writes_the_bundle(cluster: &Cluster) {
         assert_eq!(reach.metric("reach_ca_bundle_writes_total"), Some(0.0), "it only looks");
     }
     println!(
-        "cert-manager, its injector writes caBundle: it renewed by itself, at the end under a new CA; {} of {} pods injected \
-         ({} of them stored), {} failed, {} bare; {} new connections, 0 refused; leaf changes {:?}",
-        counts.injected,
-        counts.total(),
-        counts.stored,
-        counts.failed,
-        counts.bare,
+        "cert-manager, its injector writes caBundle: it renewed by itself, at the end under a new CA; {counts}; \
+         {} new connections, 0 refused; leaf changes {:?}",
         calls.made,
         calls.changes()
     );
@@ -141,19 +122,11 @@ pub fn renews_and_its_injector_writes_the_bundle(cluster: &Cluster) {
 fn start(release: &Installation<'_>, manager: &CertManager) -> Vec<Reach> {
     let replicas = release.replicas(2);
     for reach in &replicas {
-        eventually("it says what is missing", || {
-            let reply = reach.status("/readyz");
-            assert_eq!(reply.status, 503);
-            if reply.body.contains("certificate: none to serve yet") { Ok(()) } else { Err(reply.body) }
-        });
+        reach.await_unready("certificate: none to serve yet");
     }
-    apply(release.control_plane(), &release.certificates);
+    release.control_plane().apply(&json!(release.certificates));
     manager.await_ready(release);
-    for reach in &replicas {
-        reach.await_ready();
-    }
-    release.route(&replicas);
-    release.await_injection();
+    release.await_service(&replicas);
     replicas
 }
 
@@ -180,22 +153,9 @@ impl CertManager {
     pub fn start(control_plane: &ControlPlane) -> Self {
         let folder = programs("cert-manager/build.sh");
         let crds = folder.join("crds");
-        let crds = ["-f", text(&crds)];
-        for command in
-            [&["apply", "--server-side"][..], &["wait", "--for=condition=Established", "--timeout=60s"]]
-        {
-            let output = control_plane.kubectl(&[command, &crds].concat());
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        }
-        let keep = std::env::var_os("REACH_TEST_KEEP").is_some();
-        let logs = tempfile::Builder::new()
-            .prefix("reach-cert-manager-")
-            .disable_cleanup(keep)
-            .tempdir()
-            .expect("a temporary folder");
-        if keep {
-            eprintln!("cert-manager: kept in {}", logs.path().display());
-        }
+        control_plane.ask(&["apply", "--server-side", "-f", text(&crds)]);
+        control_plane.ask(&["wait", "--for=condition=Established", "--timeout=60s", "-f", text(&crds)]);
+        let logs = folder_of("cert-manager");
         let launcher = Launcher::new();
         let mut command = bound(folder.join("cert-manager"));
         command.arg(control_plane.kubeconfig());
@@ -281,43 +241,4 @@ impl CertManager {
 /// Path of a Certificate.
 fn path(release: &Installation<'_>, certificate: &str) -> String {
     format!("/apis/cert-manager.io/v1/namespaces/{}/certificates/{certificate}", release.namespace)
-}
-
-// === impl Calls ===
-
-impl<'r> Calls<'r> {
-    fn new(release: &'r Installation<'r>, replicas: &'r [Reach]) -> Self {
-        Self { release, replicas, made: 0, leaves: vec![HashSet::new(); replicas.len()] }
-    }
-
-    /// Calls until it is so, and trusts what each API server trusts at that moment.
-    fn until(&mut self, what: &str, is: impl Fn(&Self) -> bool) {
-        eventually_within(3 * PATIENCE, what, || {
-            for api in &self.release.apis {
-                let bundle = self.release.bundle(api);
-                for (reach, leaves) in self.replicas.iter().zip(&mut self.leaves) {
-                    let leaf = self.release.served(reach, &bundle).unwrap_or_else(|error| {
-                        panic!("caBundle vouches for what {} serves: {error}", reach.webhook)
-                    });
-                    self.made += 1;
-                    leaves.insert(leaf);
-                }
-            }
-            // Time for others.
-            thread::sleep(Duration::from_millis(100));
-            if is(self) { Ok(()) } else { Err(format!("leaf changes {:?}", self.changes())) }
-        });
-    }
-
-    /// Calls until each replica has served this certificate.
-    fn until_served(&mut self, leaf: &CertificateDer<'_>) {
-        self.until("the certificate is served", |calls| {
-            calls.leaves.iter().all(|leaves| leaves.contains(leaf))
-        });
-    }
-
-    /// How often each replica has changed its certificate.
-    fn changes(&self) -> Vec<usize> {
-        self.leaves.iter().map(|leaves| leaves.len() - 1).collect()
-    }
 }

@@ -6,18 +6,16 @@ use std::process::{Command, Output};
 use reach::certs::authority::pem;
 use serde_json::json;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, apply_crds};
+use crate::support::helm::text;
 use crate::support::installation::{Installation, base64};
+use crate::support::kubectl::Kubectl as _;
 use crate::support::pki::Ca;
 use crate::support::serve::{self, Reach};
 
 pub fn says_what_is_wrong(cluster: &Cluster) {
     // It would heal what is broken here, so it is told not to.
-    let release = cluster.install("check", &json!({})).with_arguments(|arguments| {
-        arguments.iter_mut().filter(|argument| argument.starts_with("--ca-bundle=")).for_each(|argument| {
-            "--ca-bundle=check".clone_into(argument);
-        });
-    });
+    let release = cluster.install("check", &json!({})).with_argument("--ca-bundle", "check");
     let replicas = release.replicas(1);
     let reach = &replicas[0];
     let right = pem(&release.await_one_ca(&replicas));
@@ -72,11 +70,8 @@ pub fn says_what_is_wrong(cluster: &Cluster) {
 
     let clients = json!({"enabled": true, "caConfigMap": "client-ca"});
     let release = cluster.install("checked", &json!({"clientAuth": clients}));
-    let file = cluster.clients.ca_file();
-    let release = release.with_arguments(|arguments| {
-        let mounted = arguments.iter_mut().find(|argument| argument.starts_with("--client-ca="));
-        *mounted.expect("the chart asks for client certificates") = format!("--client-ca={}", file.display());
-    });
+    // Mounted from the ConfigMap in a pod.
+    let release = release.with_argument("--client-ca", text(&cluster.clients.ca_file()));
     let replicas = release.replicas(1);
     replicas[0].await_ready();
     point(&release, replicas[0].webhook.port());
@@ -91,18 +86,10 @@ pub fn says_what_is_wrong(cluster: &Cluster) {
 }
 
 pub fn brings_crds_up_to_date(cluster: &Cluster) {
-    let apply = || {
-        let output = serve::command()
-            .args(["crds", "--apply", "--kubeconfig"])
-            .arg(cluster.control_plane.kubeconfig())
-            .output()
-            .expect("reach runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
-    };
+    let control_plane = &cluster.control_plane;
+    let apply = || apply_crds(control_plane);
     let crd = || {
-        let get = ["get", "crd", "podpresets.reach.dev", "--output=yaml", "--show-managed-fields"];
-        cluster.control_plane.kubectl(&get).stdout
+        control_plane.ask(&["get", "crd", "podpresets.reach.dev", "--output=yaml", "--show-managed-fields"])
     };
     apply();
     let right = crd();
@@ -115,12 +102,12 @@ pub fn brings_crds_up_to_date(cluster: &Cluster) {
     let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
     let old = json!([{"op": "add", "path": format!("{schema}/old"), "value": {"type": "string"}}]);
     let patch = ["patch", "crd", "podpresets.reach.dev", "--field-manager=helm", "--type=json", "--patch"];
-    cluster.control_plane.kubectl(&[&patch[..], &[&old.to_string()]].concat());
+    control_plane.ask(&[&patch[..], &[&old.to_string()]].concat());
     let has_old = || {
         let template =
             "jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.old.type}";
         let get = ["get", "crd", "podpresets.reach.dev", "--output", template];
-        cluster.control_plane.kubectl(&get).stdout == b"string"
+        control_plane.ask(&get) == "string"
     };
     assert!(has_old());
     assert_eq!(

@@ -2,9 +2,10 @@
 
 use std::io;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cluster::{API_SERVER, Cluster, KNOWN};
+use crate::support::helm::text;
 use crate::support::http::{self, Reply};
 use crate::support::installation::{Installation, is_injected};
 use crate::support::pki::{Ca, Pair};
@@ -69,20 +70,15 @@ fn install<'c>(cluster: &'c Cluster, name: &str, policy: &str) -> Installation<'
     let names = json!([API_SERVER, "monitoring.example"]);
     let clients = json!({"enabled": true, "caConfigMap": "client-ca", "names": names});
     let release = cluster.install(name, &json!({"clientAuth": clients, "failurePolicy": policy}));
-    let file = cluster.clients.ca_file();
-    release.with_arguments(|arguments| {
-        // Mounted from the ConfigMap in a pod.
-        let mounted = arguments.iter_mut().find(|argument| argument.starts_with("--client-ca="));
-        *mounted.expect("the chart asks for client certificates") = format!("--client-ca={}", file.display());
-    })
+    // Mounted from the ConfigMap in a pod.
+    release.with_argument("--client-ca", text(&cluster.clients.ca_file()))
 }
 
 /// Sends a review, with or without a client certificate.
 fn ask(release: &Installation<'_>, reach: &Reach, identity: Option<&Pair>) -> io::Result<Reply> {
     let bundle = release.bundle(&release.apis[0]);
-    let review: Value = review_of(&json!({"spec": {"containers": [{"name": "web"}]}}));
+    let mut review = review_of(&json!({"spec": {"containers": [{"name": "web"}]}}));
     // The presets of any namespace that exists do.
-    let mut review = review;
     review["request"]["namespace"] = json!(release.pods);
     let stream = http::handshake(reach.webhook, &release.server_name(), &bundle, "http/1.1", identity)?;
     http::exchange(stream, &http::post(PATH, review.to_string()))

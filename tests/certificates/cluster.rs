@@ -9,7 +9,8 @@ use tempfile::TempDir;
 
 use crate::cert_manager::CertManager;
 use crate::support::control_plane::{ControlPlane, Options};
-use crate::support::installation::{API_SERVER_FLAG, Installation, VARIABLE, apply};
+use crate::support::installation::{API_SERVER_FLAG, Installation, VARIABLE};
+use crate::support::kubectl::{Kubectl as _, succeeded};
 use crate::support::pki::{Ca, Pair};
 use crate::support::serve;
 
@@ -49,23 +50,11 @@ impl Cluster {
                 clients.write_admission().display()
             ));
         let control_plane = ControlPlane::start(options);
-        let applied = serve::command()
-            .args(["crds", "--apply", "--kubeconfig"])
-            .arg(control_plane.kubeconfig())
-            .output()
-            .expect("reach runs");
-        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
-        let names = String::from_utf8_lossy(&applied.stdout).into_owned();
+        let names = apply_crds(&control_plane);
         assert_eq!(names.lines().count(), 2, "{names}");
-        let established = control_plane.kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "crd",
-            "podpresets.reach.dev",
-            "clusterpodpresets.reach.dev",
-        ]);
-        assert!(established.status.success(), "{}", String::from_utf8_lossy(&established.stderr));
+        let crds = ["podpresets.reach.dev", "clusterpodpresets.reach.dev"];
+        control_plane
+            .ask(&[&["wait", "--for=condition=Established", "--timeout=60s", "crd"], &crds[..]].concat());
         let (name, value) = VARIABLE;
         let preset = json!({
             "apiVersion": "reach.dev/v1alpha1",
@@ -73,7 +62,7 @@ impl Cluster {
             "metadata": {"name": "corporate-proxy"},
             "spec": {"env": [{"name": name, "value": value}]},
         });
-        apply(&control_plane, &[preset]);
+        control_plane.apply(&preset);
         Self { cert_manager: OnceLock::new(), control_plane, clients }
     }
 
@@ -91,6 +80,13 @@ impl Cluster {
     pub fn kubeconfigs(&self) -> [&Path; 2] {
         [self.control_plane.kubeconfig(), self.control_plane.second_kubeconfig()]
     }
+}
+
+/// `reach crds --apply`, and what it says.
+pub fn apply_crds(control_plane: &ControlPlane) -> String {
+    let mut command = serve::command();
+    command.args(["crds", "--apply", "--kubeconfig"]).arg(control_plane.kubeconfig());
+    succeeded("reach crds --apply", command.output().expect("reach runs"))
 }
 
 impl Clients {

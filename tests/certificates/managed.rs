@@ -134,13 +134,9 @@ pub fn a_damaged_secret_costs_nothing(cluster: &Cluster) {
     assert_eq!(release.await_one_ca(&replicas), new, "the last word is reach's");
 
     println!(
-        "damage: {} of {} pods injected, {} failed, {} bare, while the Secret was: {}; foreign CA served after {:.1} s; \
+        "damage: {counts}, while the Secret was: {}; foreign CA served after {:.1} s; \
          replicas alive, at most {} MiB; restarted twice, they serve; emptied all the time, it was put back {put_back} times \
          in {} s",
-        counts.injected,
-        counts.total(),
-        counts.failed,
-        counts.bare,
         healed.join(", "),
         adopted.as_secs_f32(),
         peak / 1024,

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::cluster::Cluster;
-use crate::support::eventually;
 use crate::support::installation::base64;
 
 pub fn of_the_api_servers_lets_no_certificate_expire(cluster: &Cluster) {
@@ -17,20 +16,10 @@ pub fn of_the_api_servers_lets_no_certificate_expire(cluster: &Cluster) {
     let ca = [release.await_one_ca(&replicas)];
 
     // Told that caBundle is somebody else's business, while nobody minds it.
-    let other = cluster.install("waiting", &json!({})).with_arguments(|arguments| {
-        arguments.iter_mut().filter(|argument| argument.starts_with("--ca-bundle=")).for_each(|argument| {
-            "--ca-bundle=check".clone_into(argument);
-        });
-    });
+    let other = cluster.install("waiting", &json!({})).with_argument("--ca-bundle", "check");
     let waiting = other.replica();
     let other_ca = other.await_one_ca(std::slice::from_ref(&waiting));
-    let reply = eventually("presets are loaded", || {
-        let reply = waiting.status("/readyz");
-        if reply.body.contains("presets") { Err(reply.body) } else { Ok(reply) }
-    });
-    assert_eq!(reply.status, 503);
-    let says = "its caBundle does not vouch for the serving certificate yet";
-    assert!(reply.body.contains(says), "{}", reply.body);
+    waiting.await_unready("its caBundle does not vouch for the serving certificate yet");
     let bundle = json!([{
         "op": "add",
         "path": "/webhooks/0/clientConfig/caBundle",

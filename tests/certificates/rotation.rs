@@ -1,17 +1,16 @@
 //! Certificates that live for a minute, under load.
 
-use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::CertificateDer;
+use reach::certs::certificates;
 use serde_json::json;
 
+use crate::calls::Calls;
 use crate::cluster::Cluster;
 use crate::support::PATIENCE;
 use crate::support::installation::{VARIABLE, value};
 use crate::support::load::Load;
-use reach::certs::certificates;
 
 const REPLICAS: usize = 3;
 const LEAST: usize = 2000;
@@ -25,23 +24,13 @@ pub fn of_leaves_and_of_the_ca_fails_no_pod(cluster: &Cluster) {
     let first = release.await_one_ca(&replicas);
     let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(60));
 
-    // Connections of API servers live long, so a certificate that they would not accept might go unnoticed. This opens new
-    // ones all the time, and trusts what an API server would trust at that moment.
-    let mut leaves = vec![HashSet::<CertificateDer<'static>>::new(); REPLICAS];
-    let mut handshakes = 0;
+    let mut calls = Calls::new(&release, &replicas);
     let (mut published, mut promoted, mut unkeyed, mut dropped) = (None, None, None, None);
     let mut largest_bundle = 0;
     loop {
         for api in &release.apis {
-            let bundle = release.bundle(api);
+            let bundle = calls.call(api);
             largest_bundle = largest_bundle.max(bundle.len());
-            for (reach, leaves) in replicas.iter().zip(&mut leaves) {
-                let leaf = release.served(reach, &bundle).unwrap_or_else(|error| {
-                    panic!("caBundle vouches for what {} serves: {error}", reach.webhook)
-                });
-                handshakes += 1;
-                leaves.insert(leaf);
-            }
             let secret = api.get(&release.ca_path()).expect("a Secret");
             let of = |key: &str| certificates(&value(&secret, key), key).unwrap_or_default();
             let seen = |moment: &mut Option<Duration>, is: bool| {
@@ -68,18 +57,13 @@ pub fn of_leaves_and_of_the_ca_fails_no_pod(cluster: &Cluster) {
     }
     let took = start.elapsed();
     let counts = load.stop();
-    let changes: Vec<_> = leaves.iter().map(|leaves| leaves.len() - 1).collect();
+    let (changes, handshakes) = (calls.changes(), calls.made);
     let moment = |moment: Option<Duration>| moment.expect("it happened").as_secs_f32();
     println!(
-        "rotation: {} of {} pods injected ({} of them stored) through 2 API servers, {} failed, {} bare, in {:.0} s; \
+        "rotation: {counts}, through 2 API servers in {:.0} s; \
          {handshakes} new connections, 0 refused; leaf changes of {REPLICAS} replicas {changes:?}; next CA published after \
          {:.0} s, promoted after {:.0} s, old one out of the Secret after {:.0} s and out of caBundle after {:.0} s; at \
          most {largest_bundle} CAs in it",
-        counts.injected,
-        counts.total(),
-        counts.stored,
-        counts.failed,
-        counts.bare,
         took.as_secs_f32(),
         moment(published),
         moment(promoted),

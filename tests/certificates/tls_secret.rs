@@ -14,6 +14,10 @@ use crate::support::serve::Reach;
 /// Pods that there have to be.
 const LEAST: usize = 200;
 
+/// How long a new CA has to have been in caBundle where an injector writes it. Longer than anything takes on a busy machine
+/// that need not wait for it.
+const PROPAGATION: Duration = Duration::from_secs(20);
+
 const FAILING: &str = "reach_serving_certificate_reload_failing";
 
 pub fn of_others_is_followed_and_what_is_bad_is_not_taken(cluster: &Cluster) {
@@ -23,20 +27,12 @@ pub fn of_others_is_followed_and_what_is_bad_is_not_taken(cluster: &Cluster) {
     let name = release.server_name();
     let replicas = release.replicas(2);
     for reach in &replicas {
-        eventually("it says what is missing", || {
-            let reply = reach.status("/readyz");
-            assert_eq!(reply.status, 503);
-            if reply.body.contains("certificate: none to serve yet") { Ok(()) } else { Err(reply.body) }
-        });
+        reach.await_unready("certificate: none to serve yet");
     }
     let (first_ca, second_ca) = (Ca::new("first"), Ca::new("second"));
     let first = first_ca.server(&name);
     write(&release, &first, &first_ca.pem);
-    for reach in &replicas {
-        reach.await_ready();
-    }
-    release.route(&replicas);
-    release.await_injection();
+    release.await_service(&replicas);
     let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(60));
 
     let mut renewals = 0;
@@ -107,13 +103,9 @@ pub fn of_others_is_followed_and_what_is_bad_is_not_taken(cluster: &Cluster) {
     load.await_pods(LEAST);
     let counts = load.stop();
     println!(
-        "tls-secret: {renewals} renewals ({}), {} kinds of bad material kept out; {} of {} pods injected, {} failed, {} bare",
+        "tls-secret: {renewals} renewals ({}), {} kinds of bad material kept out; {counts}",
         times.join(", "),
         bad.len(),
-        counts.injected,
-        counts.total(),
-        counts.failed,
-        counts.bare
     );
     counts.assert_all_injected(LEAST);
 }
@@ -124,7 +116,7 @@ pub fn with_the_bundle_of_an_injector_is_followed(cluster: &Cluster) {
     let release = cluster.install("injected", &json!({"certificates": certificates}));
     let release = release.with_arguments(|arguments| {
         assert!(arguments.contains(&"--ca-bundle=check".to_owned()), "{arguments:?}");
-        arguments.push("--ca-propagation=3s".to_owned());
+        arguments.push(format!("--ca-propagation={}s", PROPAGATION.as_secs()));
     });
     let name = release.server_name();
     let (first_ca, second_ca) = (Ca::new("first"), Ca::new("second"));
@@ -133,18 +125,10 @@ pub fn with_the_bundle_of_an_injector_is_followed(cluster: &Cluster) {
     let replicas = release.replicas(2);
     await_served_by(&release, &replicas, &first, &first_ca);
     for reach in &replicas {
-        eventually("it waits for the injector", || {
-            let reply = reach.status("/readyz");
-            assert_eq!(reply.status, 503);
-            if reply.body.contains("does not vouch") { Ok(()) } else { Err(reply.body) }
-        });
+        reach.await_unready("does not vouch");
     }
     inject(&release, &first_ca.pem);
-    for reach in &replicas {
-        reach.await_ready();
-    }
-    release.route(&replicas);
-    release.await_injection();
+    release.await_service(&replicas);
 
     let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(60));
     for _ in 0..3 {
@@ -172,11 +156,8 @@ pub fn with_the_bundle_of_an_injector_is_followed(cluster: &Cluster) {
         assert_eq!(reach.metric("reach_ca_bundle_writes_total"), Some(0.0), "it only looks");
     }
     println!(
-        "injector: 3 renewals with the same CA, {} of {} pods injected, {} failed; CA replaced in caBundle: the new \
-         certificate is served {:.2} s later, {} of {} pods failed",
-        same.injected,
-        same.total(),
-        same.failed,
+        "injector: 3 renewals with the same CA, {same}; CA replaced in caBundle: the new certificate is served {:.2} s later, \
+         {} of {} pods failed",
         took.as_secs_f32(),
         counts.failed,
         counts.total()
@@ -184,7 +165,7 @@ pub fn with_the_bundle_of_an_injector_is_followed(cluster: &Cluster) {
     assert_eq!(counts.bare, 0);
     // It does not wait for API servers to learn a CA when they have forgotten the other one.
     assert!(
-        took < Duration::from_secs(3),
+        took < PROPAGATION,
         "{took:?}: the new certificate waits although nothing vouches for the old one"
     );
 }

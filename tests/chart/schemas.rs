@@ -11,10 +11,11 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value, json};
 
 use super::rendered::RENDERINGS;
-use crate::support::helm::{built, chart, objects, root};
+use crate::support::helm::{chart, objects, root};
+use crate::support::process::programs;
 
 /// The folder with kubeconform, promtool and the files of modules.
-pub static PROGRAMS: LazyLock<std::path::PathBuf> = LazyLock::new(|| built("tests/chart/build.sh"));
+pub static PROGRAMS: LazyLock<std::path::PathBuf> = LazyLock::new(|| programs("chart/build.sh"));
 
 /// What a schema file is called after: kind, group and version.
 type Kind = (String, String, String);

@@ -9,15 +9,18 @@ use kube::Api;
 use kube::api::EvictParams;
 use serde_json::json;
 
-use crate::load::{self, Load};
-use crate::place::{Product, is_injected};
+use crate::place::{PROXY_VARIABLE, Product, is_injected};
 use crate::support::eventually;
 use crate::support::helm::NAMESPACE;
 use crate::support::kubectl::{Kubectl as _, text};
+use crate::support::load::{self, Load};
 use crate::support::workloads::deployment;
 
 /// Creations that have to go well during a change.
 const CREATIONS: usize = 2000;
+
+/// Pause after each, so that the machine has time for what is to be watched.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Creates pods while something happens, and asserts that nobody noticed.
 fn assert_unnoticed(product: &Product, what: &str, change: impl FnOnce()) {
@@ -26,23 +29,19 @@ fn assert_unnoticed(product: &Product, what: &str, change: impl FnOnce()) {
     product.await_injection("change", true);
     let failed_open = product.failed_open();
     let start = Instant::now();
-    let load = Load::start(product, "change");
-    load.await_created(CREATIONS / 10);
+    let load = Load::of_dry_runs(&product.kubeconfigs(), "change", PROXY_VARIABLE, PAUSE);
+    load.await_pods(CREATIONS / 10);
     change();
-    let during = load.created();
-    load.await_created(CREATIONS.max(during + CREATIONS / 10));
-    let outcome = load.stop();
+    let during = load.so_far();
+    load.await_pods(CREATIONS.max(during + CREATIONS / 10));
+    let counts = load.stop();
     let opened = product.failed_open() - failed_open;
     println!(
-        "{what}: {} pods created in {:.0} s, {} of them until it was over: {} failed, {} un-injected, {opened} calls failed open",
-        outcome.created,
+        "{what}: {counts}, {opened} calls failed open, in {:.0} s; {during} of them until it was over",
         start.elapsed().as_secs_f32(),
-        during,
-        outcome.errors.len(),
-        outcome.bare,
     );
-    assert!(outcome.created >= CREATIONS);
-    assert_eq!((outcome.errors, outcome.bare, opened), (vec![], 0, 0), "{}", product.replica_logs());
+    let unnoticed = counts.injected == counts.total() && opened == 0;
+    assert!(unnoticed, "{counts:?}{}", product.replica_logs());
 }
 
 /// Waits until none of these pods is there any more.
@@ -97,22 +96,12 @@ pub fn by_evictions_loses_no_call(product: &Product) {
     });
 }
 
-fn scale(product: &Product, replicas: u8) {
-    product.ask(&["scale", "deployment/reach", "--namespace", NAMESPACE, &format!("--replicas={replicas}")]);
-    if replicas == 0 {
-        eventually("no replica is left", || {
-            let left = product.replicas_and_those_that_end();
-            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
-        });
-    }
-}
-
 pub fn to_no_replica_stops_nobody(product: &Product) {
     product.release(&[]);
     product.namespace("none");
     product.await_injection("none", true);
     product.changed();
-    scale(product, 0);
+    product.scale(0);
     let failed_open = product.failed_open();
     for namespace in ["none", "kube-system"] {
         assert_eq!(product.injects(namespace), Ok(false), "pods are made in {namespace}");
@@ -136,15 +125,14 @@ pub fn to_no_replica_with_policy_fail_stops_no_one_it_should_not(product: &Produ
     product.namespace("none-fail");
     product.await_injection("none-fail", true);
     product.changed();
-    scale(product, 0);
+    product.scale(0);
     let refusal = eventually("pods that must be injected are refused", || {
         product.injects("none-fail").map_or_else(Ok, |injected| Err(format!("made, injected: {injected}")))
     });
     assert!(refusal.contains("pods.reach.dev"), "{refusal}");
     assert_eq!(product.injects("kube-system"), Ok(false), "kube-system goes on");
     // Its own pods are made, and it serves again.
-    scale(product, 2);
-    product.await_rollout(NAMESPACE, "deployment/reach");
+    product.scale(2);
     product.await_injection("none-fail", true);
     product.is(&FAIL);
     println!(

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::place::{Product, VALUES, is_injected, variable};
+use crate::place::{Product, is_injected, variable};
 use crate::support::eventually;
-use crate::support::helm::{self, NAMESPACE, VERSIONS, Version, chart, root};
+use crate::support::helm::{NAMESPACE, VERSIONS, Version, chart, root};
 use crate::support::kubectl::{Kubectl as _, succeeded, text};
 use crate::support::node::{Client, OUTSIDE_PAGE};
 use crate::support::process::{PROXY_VARIABLES, programs};
@@ -32,12 +32,10 @@ pub fn takes_one_command_under_the_restricted_level(product: &Product) {
     let injected = product.injects("first").expect("pods are made");
     assert!(!injected, "nothing is installed");
 
-    let chart = chart();
-    let command = ["install", "reach", helm::text(&chart), "--create-namespace", "--wait", "--timeout=3m"];
     let start = Instant::now();
     let (first, said) = thread::scope(|scope| {
         let install = scope.spawn(|| {
-            let said = product.ask_helm(Version::V4, &[&command, &VALUES[..]].concat());
+            let said = product.deploy(Version::V4, &["install"], &chart(), &[]);
             (said, start.elapsed())
         });
         let first = loop {
@@ -83,17 +81,12 @@ pub fn is_tested_by_both_versions_of_helm(product: &Product) {
     // What cannot pass does not.
     product.changed();
     let webhooks = product.get(&["mutatingwebhookconfiguration", "reach"])["webhooks"].clone();
-    product.ask(&["scale", "deployment/reach", "--namespace", NAMESPACE, "--replicas=0"]);
-    eventually("no replica is left", || {
-        let left = product.replicas_and_those_that_end();
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
-    });
+    product.scale(0);
     let failed = product.helm(Version::V4, &["test", "reach", "--timeout=3m"]);
     assert!(!failed.status.success(), "{}", text(&failed));
     assert_eq!(product.get(&["mutatingwebhookconfiguration", "reach"])["webhooks"], webhooks);
     product.ask(&["delete", "pod", "reach-test", "--namespace", NAMESPACE]);
-    product.ask(&["scale", "deployment/reach", "--namespace", NAMESPACE, "--replicas=2"]);
-    product.await_rollout(NAMESPACE, "deployment/reach");
+    product.scale(2);
     product.is(&[]);
 }
 
@@ -122,9 +115,7 @@ pub fn again_writes_nothing(product: &Product) {
     product.release(&[]);
     let (before, replicas) = (versions(product), product.replicas());
     assert!(before.len() > 12, "{before:?}");
-    let chart = chart();
-    let command = ["upgrade", "--install", "reach", helm::text(&chart), "--wait", "--timeout=3m"];
-    product.ask_helm(Version::V4, &[&command, &VALUES[..]].concat());
+    product.deploy(Version::V4, &["upgrade", "--install"], &chart(), &[]);
     assert_eq!(versions(product), before);
     assert_eq!(product.replicas(), replicas);
     println!(
@@ -155,26 +146,17 @@ pub fn upgrades_an_earlier_chart(product: &Product) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let earlier = folder.path().join("reach");
     earlier_chart(&earlier);
-    product.ask(&[
-        "delete",
-        "crds",
-        "--ignore-not-found",
-        "clusterpodpresets.reach.dev",
-        "podpresets.reach.dev",
-    ]);
-    let command = ["install", "reach", helm::text(&earlier), "--create-namespace", "--wait", "--timeout=3m"];
-    product.ask_helm(Version::V4, &[&command, &VALUES[..]].concat());
+    product.delete_crds();
+    product.deploy(Version::V4, &["install"], &earlier, &[]);
     product.namespace("upgraded");
     product.await_injection("upgraded", true);
     let (crd, bundle) = (crd_version(product), ca_bundle(product));
     let replicas = product.replicas();
 
-    let chart = chart();
     let changed =
         ["--set=timeoutSeconds=2", "--set=replicas=3", "--set=proxy.https=http://secure.corp.example:3128"];
-    let command = ["upgrade", "reach", helm::text(&chart), "--wait", "--timeout=3m"];
     let start = Instant::now();
-    product.ask_helm(Version::V4, &[&command, &VALUES[..], &changed].concat());
+    product.deploy(Version::V4, &["upgrade"], &chart(), &changed);
     println!(
         "upgrade with changed values: {:.1} s, the Job for CRDs among it",
         start.elapsed().as_secs_f32()
@@ -239,15 +221,12 @@ pub fn leaves_presets_and_comes_back(product: &Product) {
 pub fn is_done_by_helm_3_too(product: &Product) {
     product.uninstall(Version::V4);
     product.namespace("helm-3");
-    let chart = chart();
     let start = Instant::now();
-    let command = ["install", "reach", helm::text(&chart), "--create-namespace", "--wait", "--timeout=3m"];
-    product.ask_helm(Version::V3, &[&command, &VALUES[..]].concat());
+    product.deploy(Version::V3, &["install"], &chart(), &[]);
     product.await_injection("helm-3", true);
     println!("Helm 3: installed, and a pod injected, after {:.1} s", start.elapsed().as_secs_f32());
     let before = versions(product);
-    let command = ["upgrade", "--install", "reach", helm::text(&chart), "--wait", "--timeout=3m"];
-    product.ask_helm(Version::V3, &[&command, &VALUES[..]].concat());
+    product.deploy(Version::V3, &["upgrade", "--install"], &chart(), &[]);
     assert_eq!(versions(product), before);
     product.ask_helm(Version::V3, &["test", "reach", "--timeout=3m"]);
     product.uninstall(Version::V3);
@@ -256,14 +235,8 @@ pub fn is_done_by_helm_3_too(product: &Product) {
 /// `docs/try-it.md`, to the letter, but for its cluster, which is this one.
 pub fn goes_as_the_documentation_says(product: &Product) {
     product.uninstall(Version::V4);
-    // What a newcomer does not have: CRDs, and with them all presets.
-    product.ask(&[
-        "delete",
-        "crds",
-        "--ignore-not-found",
-        "clusterpodpresets.reach.dev",
-        "podpresets.reach.dev",
-    ]);
+    // A newcomer does not have them.
+    product.delete_crds();
     product.provide(Client::Curl);
     let guide = fs::read_to_string(root().join("docs/try-it.md")).expect("the guide");
     let blocks = |language: &str| -> Vec<&str> {

@@ -18,6 +18,9 @@ use crate::support::workloads::{Site, container};
 pub const VALUES: [&str; 2] =
     ["--set=proxy.http=http://proxy.corp.example:3128", "--set=proxy.noProxy={10.96.0.0/16,10.244.0.0/16}"];
 
+/// What they give to every container.
+pub const PROXY_VARIABLE: (&str, &str) = ("http_proxy", "http://proxy.corp.example:3128");
+
 /// The product in a cluster.
 #[derive(Debug)]
 pub struct Product {
@@ -151,18 +154,42 @@ impl Product {
             return;
         }
         self.changed();
-        let chart = chart();
-        let command = [
-            "upgrade",
-            "--install",
-            "reach",
-            helm::text(&chart),
-            "--create-namespace",
-            "--wait",
-            "--timeout=3m",
-        ];
-        self.ask_helm(Version::V4, &[&command, &VALUES[..], values].concat());
+        self.deploy(Version::V4, &["upgrade", "--install"], &chart(), values);
         self.is(values);
+    }
+
+    /// Runs `helm install`, or another command, of a chart as the release, with [`VALUES`] and these, and waits until all of it is
+    /// ready. What Helm says.
+    ///
+    /// # Panics
+    /// When Helm fails.
+    #[track_caller]
+    pub fn deploy(&self, version: Version, command: &[&str], chart: &Path, values: &[&str]) -> String {
+        let fixed = ["reach", helm::text(chart), "--create-namespace", "--wait", "--timeout=3m"];
+        self.ask_helm(version, &[command, &fixed, &VALUES, values].concat())
+    }
+
+    /// Changes the number of replicas, and waits until it is so.
+    ///
+    /// # Panics
+    /// When it does not become so.
+    #[track_caller]
+    pub fn scale(&self, replicas: u8) {
+        let count = format!("--replicas={replicas}");
+        self.ask(&["scale", "deployment/reach", "--namespace", NAMESPACE, &count]);
+        if replicas > 0 {
+            return self.await_rollout(NAMESPACE, "deployment/reach");
+        }
+        eventually("no replica is left", || {
+            let left = self.replicas_and_those_that_end();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+    }
+
+    /// Removes the CRDs, and with them all presets.
+    pub fn delete_crds(&self) {
+        let crds = ["clusterpodpresets.reach.dev", "podpresets.reach.dev"];
+        self.ask(&[&["delete", "crds", "--ignore-not-found"], &crds[..]].concat());
     }
 
     /// Removes the release, if there is one. Presets stay.
@@ -312,7 +339,7 @@ impl Site for Product {
 
 /// Whether a pod has the proxy of [`VALUES`] in its first container.
 pub fn is_injected(pod: &Value) -> bool {
-    variable(pod, "http_proxy") == Some("http://proxy.corp.example:3128")
+    variable(pod, PROXY_VARIABLE.0) == Some(PROXY_VARIABLE.1)
         && variable(pod, "no_proxy").is_some_and(|value| value.contains("10.96.0.0/16"))
 }
 

@@ -25,19 +25,18 @@
 //! - `KUBEBUILDER_ASSETS`, `REACH_TEST_CACHE`: where the programs are, see `build.sh`.
 
 use std::fs;
-use std::io::{Seek, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde_json::json;
 use tempfile::TempDir;
 
+use super::kubectl::{self, Kubectl};
 use super::process::{
-    Launcher, POLL_INTERVAL, Process, START_TIMEOUT, bound, flag, is_healthy, programs, random_token,
+    Launcher, Process, bound, etcd_arguments, flag, folder_of, is_healthy, programs, random_token,
 };
 
 /// How often kube-apiserver is started anew because its port was taken between our choice of it and its use.
@@ -191,7 +190,7 @@ impl ControlPlane {
     /// # Panics
     /// When kubectl cannot be started.
     pub fn kubectl(&self, arguments: &[&str]) -> Output {
-        self.layout.kubectl(arguments, Stdio::null())
+        Kubectl::kubectl(self, arguments)
     }
 
     /// [`Self::kubectl`] with the given standard input, for `-f -`.
@@ -199,27 +198,7 @@ impl ControlPlane {
     /// # Panics
     /// When kubectl cannot be started.
     pub fn kubectl_with_stdin(&self, arguments: &[&str], stdin: impl AsRef<[u8]>) -> Output {
-        // From a file: kubectl may print much before it has read all, and two pipes could then wait for each other.
-        let mut file = tempfile::tempfile().expect("cannot make a temporary file");
-        file.write_all(stdin.as_ref()).and_then(|()| file.rewind()).expect("cannot write a temporary file");
-        self.layout.kubectl(arguments, file.into())
-    }
-
-    /// Makes a namespace. With kube-controller-manager it also waits for its service account, which that makes a moment
-    /// later and without which the API server refuses pods.
-    ///
-    /// # Panics
-    /// When the namespace cannot be made.
-    pub fn create_namespace(&self, name: &str) {
-        let created = self.kubectl(&["create", "namespace", name]);
-        assert!(
-            created.status.success(),
-            "cannot make namespace {name}: {}",
-            String::from_utf8_lossy(&created.stderr)
-        );
-        if self.options.controller_manager {
-            self.await_object(name, "serviceaccount/default");
-        }
+        Kubectl::kubectl_with_stdin(self, arguments, stdin)
     }
 
     /// Ends the API server (both, where there are two) as an administrator would, with SIGTERM, and waits for its end. Does
@@ -269,23 +248,18 @@ impl ControlPlane {
         self.controller_manager =
             Some(self.launcher.launch("kube-controller-manager", command, self.layout.folder.path()));
     }
+}
 
-    /// Waits for an object that a controller makes by itself.
-    fn await_object(&self, namespace: &str, object: &str) {
-        let deadline = Instant::now() + START_TIMEOUT;
-        let arguments = ["get", "--namespace", namespace, object];
-        loop {
-            let answer = self.kubectl(&arguments);
-            if answer.status.success() {
-                return;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "no {object} in namespace {namespace}: {}{}",
-                String::from_utf8_lossy(&answer.stderr),
-                self.controller_manager.as_ref().map_or_else(String::new, Process::log_tail)
-            );
-            thread::sleep(POLL_INTERVAL);
+impl Kubectl for ControlPlane {
+    fn run_kubectl(&self, arguments: &[&str], stdin: Stdio) -> Output {
+        self.layout.kubectl_at(&self.layout.kubeconfig, arguments, stdin)
+    }
+
+    /// Without kube-controller-manager there is nothing to wait for.
+    fn create_namespace(&self, name: &str) {
+        self.ask(&["create", "namespace", name]);
+        if self.options.controller_manager {
+            self.await_object(name, "serviceaccount/default");
         }
     }
 }
@@ -303,15 +277,7 @@ impl ApiServer {
 
 impl Layout {
     fn new(options: &Options) -> Self {
-        let keep = std::env::var_os("REACH_TEST_KEEP").is_some();
-        let folder = tempfile::Builder::new()
-            .prefix("reach-control-plane-")
-            .disable_cleanup(keep)
-            .tempdir()
-            .expect("cannot make a temporary folder");
-        if keep {
-            eprintln!("control plane: kept in {}", folder.path().display());
-        }
+        let folder = folder_of("control plane");
         let layout = Self {
             programs: programs("control-plane/build.sh"),
             kubeconfig: folder.path().join("kubeconfig"),
@@ -360,19 +326,8 @@ impl Layout {
         self.write("ca.crt", ca.to_owned());
         let tokens = self.read("tokens.csv");
         let (token, _) = tokens.split_once(',').expect("tokens.csv has a comma");
-        // YAML, which a kubeconfig is, includes JSON.
-        let kubeconfig = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{
-                "name": "reach-test",
-                "cluster": {"server": url(place.port), "certificate-authority": self.path("ca.crt")},
-            }],
-            "users": [{"name": "reach-test", "user": {"token": token}}],
-            "contexts": [{"name": "reach-test", "context": {"cluster": "reach-test", "user": "reach-test"}}],
-            "current-context": "reach-test",
-        });
-        self.write(place.kubeconfig, kubeconfig.to_string());
+        let kubeconfig = kubectl::kubeconfig(&url(place.port), &self.path("ca.crt"), token);
+        self.write(place.kubeconfig, kubeconfig);
     }
 
     /// A command that runs one of the control plane's programs. It is killed when the thread that spawns it ends.
@@ -380,43 +335,23 @@ impl Layout {
         bound(self.programs.join(name))
     }
 
-    fn kubectl(&self, arguments: &[&str], stdin: Stdio) -> Output {
-        self.kubectl_at(&self.kubeconfig, arguments, stdin)
+    fn etcd_socket(&self) -> PathBuf {
+        self.path("etcd.sock")
     }
 
     fn kubectl_at(&self, kubeconfig: &Path, arguments: &[&str], stdin: Stdio) -> Output {
-        self.program("kubectl")
-            .arg(flag("kubeconfig", kubeconfig))
-            // By default kubectl remembers the resources of this address from an earlier control plane at it.
-            .arg(flag("cache-dir", &self.path("kubectl-cache")))
-            .args(arguments)
-            .stdin(stdin)
-            .output()
-            .expect("cannot run kubectl under setpriv (util-linux)")
+        kubectl::run(&self.programs, kubeconfig, &self.path("kubectl-cache"), arguments, stdin)
     }
 }
 
 fn start_etcd(layout: &Layout, launcher: &Launcher) -> Process {
-    // A socket in our own folder: no port to race for, and nobody else's etcd behind it.
-    let socket = layout.path("etcd.sock");
+    let socket = layout.etcd_socket();
     let mut command = layout.program("etcd");
-    command
-        .arg(flag("data-dir", &layout.path("etcd")))
-        .arg(format!("--listen-client-urls={}", etcd_url(layout)))
-        .arg(format!("--advertise-client-urls={}", etcd_url(layout)))
-        // It has no peers, so any port does.
-        .arg("--listen-peer-urls=http://127.0.0.1:0")
-        // Nothing here has to survive a power cut.
-        .arg("--unsafe-no-fsync");
+    command.args(etcd_arguments(&layout.path("etcd"), &socket));
     let mut etcd = launcher.launch("etcd", command, layout.folder.path());
-    if let Err(status) = etcd.await_ready(|| is_healthy(&socket).unwrap_or(false)) {
-        panic!("etcd ended at its start ({status}){}", etcd.log_tail());
-    }
+    let started = etcd.await_ready(|| is_healthy(&socket).unwrap_or(false));
+    started.unwrap_or_else(|message| panic!("{message}"));
     etcd
-}
-
-fn etcd_url(layout: &Layout) -> String {
-    format!("unix://{}", layout.path("etcd.sock").display())
 }
 
 /// Starts kube-apiserver, waits until it is ready, and writes the kubeconfig. `None` when another process has the port.
@@ -429,7 +364,7 @@ fn start_api_server(
     let port = place.port;
     let mut command = layout.program("kube-apiserver");
     command
-        .arg(format!("--etcd-servers={}", etcd_url(layout)))
+        .arg(format!("--etcd-servers=unix://{}", layout.etcd_socket().display()))
         .arg(format!("--secure-port={port}"))
         .arg(flag("cert-dir", &layout.path("certificates")))
         .arg(flag("token-auth-file", &layout.path("tokens.csv")))
@@ -472,18 +407,14 @@ fn start_api_server(
         }
         listening
             && layout
-                .kubectl_at(
-                    &layout.path(place.kubeconfig),
-                    &["get", "--raw", "/readyz", "--request-timeout=5s"],
-                    Stdio::null(),
-                )
+                .kubectl_at(&layout.path(place.kubeconfig), &kubectl::READY, Stdio::null())
                 .status
                 .success()
     });
     match started {
         Ok(()) => Some(api_server),
         Err(_) if api_server.log().contains("address already in use") => None,
-        Err(status) => panic!("kube-apiserver ended at its start ({status}){}", api_server.log_tail()),
+        Err(message) => panic!("{message}"),
     }
 }
 

@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 use reach::manifest::documents;
 use serde_json::Value;
 
+use super::process::programs;
+
 /// Both versions that the chart is for.
 pub const VERSIONS: [Version; 2] = [Version::V4, Version::V3];
 
@@ -24,7 +26,7 @@ pub enum Version {
 }
 
 /// The programs of `tests/helm/build.sh`.
-static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| built("tests/helm/build.sh"));
+static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| programs("helm/build.sh"));
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
@@ -34,20 +36,6 @@ pub fn root() -> PathBuf {
 /// The folder of the chart.
 pub fn chart() -> PathBuf {
     root().join("charts/reach")
-}
-
-/// Runs a script that builds programs when they are not there, and returns the folder that it prints.
-///
-/// # Panics
-/// When it fails; what it says stands on standard error.
-pub fn built(script: &str) -> PathBuf {
-    let output = Command::new(root().join(script))
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run {script}: {error}"));
-    assert!(output.status.success(), "{script} failed ({}), its message is above", output.status);
-    PathBuf::from(String::from_utf8(output.stdout).expect("a path in UTF-8").trim_end_matches('\n'))
 }
 
 /// Runs Helm, without any cluster unless `--kubeconfig` is among the arguments.

@@ -16,6 +16,7 @@ use tempfile::NamedTempFile;
 
 use super::control_plane::ControlPlane;
 use super::helm::{self, Version};
+use super::kubectl::Kubectl as _;
 use super::load::{Api, pod};
 use super::serve::Reach;
 use super::{eventually, http};
@@ -128,7 +129,7 @@ impl<'c> Installation<'c> {
         for namespace in [&namespace, &pods] {
             control_plane.create_namespace(namespace);
         }
-        apply(control_plane, &objects);
+        control_plane.apply(&json!(objects));
 
         let apis = [control_plane.kubeconfig(), control_plane.second_kubeconfig()];
         let apis: Vec<_> = apis.into_iter().filter(|path| path.exists()).map(Api::new).collect();
@@ -161,6 +162,14 @@ impl<'c> Installation<'c> {
         self
     }
 
+    /// Gives replicas another value of a flag that the chart sets.
+    pub fn with_argument(self, name: &str, value: &str) -> Self {
+        self.with_arguments(|arguments| {
+            let set = arguments.iter_mut().find(|argument| argument.starts_with(&format!("{name}=")));
+            *set.expect("the chart sets the flag") = format!("{name}={value}");
+        })
+    }
+
     /// What replicas connect with.
     pub fn kubeconfig(&self) -> &std::path::Path {
         self.kubeconfig.path()
@@ -176,16 +185,21 @@ impl<'c> Installation<'c> {
         Reach::start_together(std::iter::repeat_n(&self.arguments, count))
     }
 
-    /// Starts replicas, waits until they are ready, lets the Service point at them, and waits until pods are injected through
-    /// each API server.
+    /// Starts replicas and [waits until they serve](Self::await_service).
     pub fn serve(&self, count: usize) -> Vec<Reach> {
         let replicas = self.replicas(count);
-        for reach in &replicas {
+        self.await_service(&replicas);
+        replicas
+    }
+
+    /// Waits until replicas are ready, lets the Service point at them, and waits until pods are injected through each API
+    /// server.
+    pub fn await_service(&self, replicas: &[Reach]) {
+        for reach in replicas {
             reach.await_ready();
         }
-        self.route(&replicas);
+        self.route(replicas);
         self.await_injection();
-        replicas
     }
 
     /// Lets the Service point at these replicas.
@@ -298,17 +312,6 @@ impl<'c> Installation<'c> {
     pub fn control_plane(&self) -> &'c ControlPlane {
         self.control_plane
     }
-}
-
-/// Applies objects.
-///
-/// # Panics
-/// When the API server refuses one.
-#[track_caller]
-pub fn apply(control_plane: &ControlPlane, objects: &[Value]) {
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    let output = control_plane.kubectl_with_stdin(&["apply", "--server-side", "-f", "-"], list.to_string());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Whether a pod has what the shared preset gives.

@@ -1,11 +1,13 @@
 //! kubectl on a cluster, whichever it is.
 
 use std::io::{Seek as _, Write as _};
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 
 use super::eventually;
+use super::process::{bound, flag};
 
 /// A cluster that kubectl speaks to, as a user who may do everything.
 pub trait Kubectl {
@@ -117,6 +119,37 @@ pub trait Kubectl {
         let events = self.kubectl(&["get", "events", "--namespace", namespace]);
         format!("\n--- pods and events:\n{}\n{}", text(&pods), text(&events))
     }
+}
+
+/// Runs the kubectl of a folder, with a cache of its own: by default kubectl remembers the resources of an address from an
+/// earlier cluster at it.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run(programs: &Path, kubeconfig: &Path, cache: &Path, arguments: &[&str], stdin: Stdio) -> Output {
+    bound(programs.join("kubectl"))
+        .arg(flag("kubeconfig", kubeconfig))
+        .arg(flag("cache-dir", cache))
+        .args(arguments)
+        .stdin(stdin)
+        .output()
+        .expect("cannot run kubectl under setpriv (util-linux)")
+}
+
+/// What asks an API server whether it is ready.
+pub const READY: [&str; 4] = ["get", "--raw", "/readyz", "--request-timeout=5s"];
+
+/// The kubeconfig of a user with a token. It is YAML, which includes JSON.
+pub fn kubeconfig(server: &str, ca: &Path, token: &str) -> String {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "reach-test", "cluster": {"server": server, "certificate-authority": ca}}],
+        "users": [{"name": "reach-test", "user": {"token": token}}],
+        "contexts": [{"name": "reach-test", "context": {"cluster": "reach-test", "user": "reach-test"}}],
+        "current-context": "reach-test",
+    })
+    .to_string()
 }
 
 /// What a command printed, and its complaints.

@@ -13,7 +13,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{PATIENCE, eventually_within};
+use super::eventually;
 
 /// Every so many creations one is stored; the others are dry runs, which admission sees all the same.
 const STORED: usize = 20;
@@ -50,13 +50,15 @@ pub struct Api {
     client: kube::Client,
 }
 
-/// A client for the cluster of a kubeconfig.
-async fn client(kubeconfig: &Path) -> kube::Client {
+/// A client for the cluster of a kubeconfig, whatever the environment says about proxies.
+pub async fn client(kubeconfig: &Path) -> kube::Client {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .expect("a kubeconfig");
     config.proxy_url = None;
+    // A failure counts, also one that would go well the next time.
+    config.default_retry = false;
     kube::Client::try_from(config).expect("a client")
 }
 
@@ -64,12 +66,33 @@ async fn client(kubeconfig: &Path) -> kube::Client {
 
 impl Load {
     /// Starts creating pods in a namespace through each of these clusters' API servers, over two connections each, with a
-    /// pause after each creation. A pod is injected when each container has this variable with this value.
+    /// pause after each creation; one of [`STORED`] is stored. A pod is injected when each container has this variable with
+    /// this value.
     pub fn start(
         kubeconfigs: &[&Path],
         namespace: &str,
         variable: (&'static str, &'static str),
         pause: Duration,
+    ) -> Self {
+        Self::of(kubeconfigs, namespace, variable, pause, Some(STORED))
+    }
+
+    /// [`Self::start`] where pods would run: none is stored.
+    pub fn of_dry_runs(
+        kubeconfigs: &[&Path],
+        namespace: &str,
+        variable: (&'static str, &'static str),
+        pause: Duration,
+    ) -> Self {
+        Self::of(kubeconfigs, namespace, variable, pause, None)
+    }
+
+    fn of(
+        kubeconfigs: &[&Path],
+        namespace: &str,
+        variable: (&'static str, &'static str),
+        pause: Duration,
+        stored: Option<usize>,
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let created = Arc::new(AtomicUsize::new(0));
@@ -82,9 +105,9 @@ impl Load {
                 let runtime =
                     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 runtime.block_on(async {
-                    let workers = workers
-                        .iter()
-                        .map(|kubeconfig| work(kubeconfig, &namespace, variable, pause, (&stop, &created)));
+                    let workers = workers.iter().map(|kubeconfig| {
+                        work(kubeconfig, &namespace, variable, (pause, stored), (&stop, &created))
+                    });
                     let mut total = Counts::default();
                     for counts in futures::future::join_all(workers).await {
                         total.injected += counts.injected;
@@ -108,12 +131,12 @@ impl Load {
     /// Waits until there have been so many: how fast they come is the machine's affair.
     ///
     /// # Panics
-    /// When there are not in time.
+    /// When none comes for a while.
     pub fn await_pods(&self, count: usize) {
-        eventually_within(3 * PATIENCE, "enough pods", || match self.so_far() {
-            so_far if so_far >= count => Ok(()),
-            so_far => Err(so_far),
-        });
+        while self.so_far() < count {
+            let before = self.so_far();
+            eventually("another pod", || if self.so_far() > before { Ok(()) } else { Err(before) });
+        }
     }
 
     /// Ends it.
@@ -147,18 +170,29 @@ impl Counts {
     }
 }
 
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { injected, bare, failed, stored, .. } = self;
+        let total = self.total();
+        write!(
+            f,
+            "{injected} of {total} pods injected ({stored} of them stored), {failed} failed, {bare} bare"
+        )
+    }
+}
+
 async fn work(
     kubeconfig: &Path,
     namespace: &str,
     (name, value): (&str, &str),
-    pause: Duration,
+    (pause, stored): (Duration, Option<usize>),
     (stop, created): (&AtomicBool, &AtomicUsize),
 ) -> Counts {
     let api: kube::Api<Pod> = kube::Api::namespaced(client(kubeconfig).await, namespace);
     let pod: Pod = serde_json::from_value(pod()).expect("a pod");
     let mut counts = Counts::default();
     while !stop.load(Ordering::Relaxed) {
-        let is_stored = counts.total() % STORED == STORED - 1;
+        let is_stored = stored.is_some_and(|stored| counts.total() % stored == stored - 1);
         let parameters = PostParams { dry_run: !is_stored, field_manager: None };
         match api.create(&parameters, &pod).await {
             Ok(pod) => {

@@ -481,12 +481,8 @@ impl Cluster {
         // Taken out for the time, so that nobody waits for the lock; put back before any panic, so that it is ended.
         let mut process = self.parts().remove(&part).expect("a part that was launched");
         let ready = process.await_ready(|| self.is_ready(part));
-        let message = ready
-            .map_err(|status| format!("{} ended at its start ({status}){}", part.name(), process.log_tail()));
         self.parts().insert(part, process);
-        if let Err(message) = message {
-            panic!("{message}");
-        }
+        ready.unwrap_or_else(|message| panic!("{message}"));
     }
 
     fn is_ready(&self, part: Part) -> bool {

@@ -9,12 +9,13 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 /// How long a process may take until it is ready: thirty times what it takes on an idle machine.
 pub const START_TIMEOUT: Duration = Duration::from_mins(2);
@@ -137,15 +138,15 @@ impl Process {
         std::mem::forget(self);
     }
 
-    /// Waits until `ready` says so. The status of the process when it ends before.
+    /// Waits until `ready` says so. What to say of the process when it ends before.
     ///
     /// # Panics
     /// When it is not ready in time.
-    pub fn await_ready(&mut self, mut ready: impl FnMut() -> bool) -> Result<(), ExitStatus> {
+    pub fn await_ready(&mut self, mut ready: impl FnMut() -> bool) -> Result<(), String> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait().expect("cannot wait for a process") {
-                return Err(status);
+                return Err(format!("{} ended at its start ({status}){}", self.name, self.log_tail()));
             }
             if ready() {
                 return Ok(());
@@ -217,6 +218,21 @@ pub fn bound(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// A temporary folder for what somebody may want to look at: it is kept, and named, with `REACH_TEST_KEEP`.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn folder_of(what: &str) -> TempDir {
+    let keep = std::env::var_os("REACH_TEST_KEEP").is_some();
+    let mut folder = tempfile::Builder::new();
+    let folder = folder.prefix(&format!("reach-{}-", what.replace(' ', "-"))).disable_cleanup(keep).tempdir();
+    let folder = folder.expect("cannot make a temporary folder");
+    if keep {
+        eprintln!("{what}: kept in {}", folder.path().display());
+    }
+    folder
+}
+
 /// The folder with the programs that a script under `tests/` provides, built if need be.
 ///
 /// # Panics
@@ -231,6 +247,20 @@ pub fn programs(script: &str) -> PathBuf {
     assert!(output.status.success(), "{} failed ({}), its message is above", script.display(), output.status);
     let folder = String::from_utf8(output.stdout).expect("the programs' folder is not UTF-8");
     PathBuf::from(folder.trim_end_matches('\n'))
+}
+
+/// The arguments of an etcd that only a socket leads to: no port to race for, and nobody else's etcd behind it.
+pub fn etcd_arguments(data: &Path, socket: &Path) -> [String; 5] {
+    let url = format!("unix://{}", socket.display());
+    [
+        flag("data-dir", data),
+        format!("--listen-client-urls={url}"),
+        format!("--advertise-client-urls={url}"),
+        // It has no peers, so any port does.
+        "--listen-peer-urls=http://127.0.0.1:0".to_owned(),
+        // Nothing here has to survive a power cut.
+        "--unsafe-no-fsync".to_owned(),
+    ]
 }
 
 /// Whether the etcd behind the socket says that it is healthy.

@@ -211,6 +211,18 @@ impl Reach {
         });
     }
 
+    /// Waits until `/readyz` says no, because of this.
+    ///
+    /// # Panics
+    /// If it says yes, or does not say this.
+    pub fn await_unready(&self, because: &str) {
+        eventually(&format!("reach is not ready: {because}"), || {
+            let reply = self.status("/readyz");
+            assert_eq!(reply.status, 503, "{}", reply.body);
+            if reply.body.contains(because) { Ok(()) } else { Err(reply.body) }
+        });
+    }
+
     /// The most memory that the process has had, in KiB.
     ///
     /// # Panics

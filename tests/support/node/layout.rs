@@ -14,7 +14,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
-use super::super::process::{bound, flag, programs, random_token};
+use super::super::kubectl;
+use super::super::process::{bound, etcd_arguments, flag, programs, random_token};
 use super::network::{Addresses, Network};
 use super::{
     CONTAINERD_NAMESPACE, NODE, OUTSIDE, OUTSIDE_PAGE, Options, PAUSE_IMAGE, PROXY_PORT, Part, unproxied,
@@ -202,22 +203,16 @@ impl Layout {
 
     /// kubectl, as a user who may do everything.
     pub fn kubectl(&self, arguments: &[&str], stdin: Stdio) -> Output {
-        bound(self.control_plane.join("kubectl"))
-            .arg(flag("kubeconfig", &self.kubeconfig))
-            .arg(flag("cache-dir", &self.path("run/kubectl-cache")))
-            .args(arguments)
-            .stdin(stdin)
-            .output()
-            .expect("cannot run kubectl under setpriv (util-linux)")
+        self.kubectl_at(&self.kubeconfig, arguments, stdin)
+    }
+
+    fn kubectl_at(&self, kubeconfig: &Path, arguments: &[&str], stdin: Stdio) -> Output {
+        kubectl::run(&self.control_plane, kubeconfig, &self.path("run/kubectl-cache"), arguments, stdin)
     }
 
     /// Whether the API server of a kubeconfig is ready.
     pub fn api_is_ready(&self, kubeconfig: &Path) -> bool {
-        bound(self.control_plane.join("kubectl"))
-            .arg(flag("kubeconfig", kubeconfig))
-            .args(["get", "--raw", "/readyz", "--request-timeout=5s"])
-            .output()
-            .is_ok_and(|output| output.status.success())
+        self.kubectl_at(kubeconfig, &kubectl::READY, Stdio::null()).status.success()
     }
 
     /// ctr, in the namespace of kubelet's images and containers.
@@ -274,16 +269,8 @@ impl Layout {
                 command
             }
             Part::Etcd => {
-                let url = format!("unix://{}", self.etcd_socket().display());
                 let mut command = self.inside(self.control_plane.join("etcd"));
-                command
-                    .arg(flag("data-dir", &self.path("var/etcd")))
-                    .arg(format!("--listen-client-urls={url}"))
-                    .arg(format!("--advertise-client-urls={url}"))
-                    // It has no peers, so any port does.
-                    .arg("--listen-peer-urls=http://127.0.0.1:0")
-                    // Nothing here has to survive a power cut.
-                    .arg("--unsafe-no-fsync");
+                command.args(etcd_arguments(&self.path("var/etcd"), &self.etcd_socket()));
                 command
             }
             Part::ApiServer => self.api_server(self.addresses.node, options),
@@ -431,22 +418,9 @@ impl Layout {
                 kubeconfigs.push(("second", self.addresses.second_api));
             }
             for (name, server) in kubeconfigs {
-                // YAML, which a kubeconfig is, includes JSON.
-                let kubeconfig = json!({
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "clusters": [{
-                        "name": "reach-test",
-                        "cluster": {
-                            "server": format!("https://{server}:{API_PORT}"),
-                            "certificate-authority": self.path("config/ca.crt"),
-                        },
-                    }],
-                    "users": [{"name": "reach-test", "user": {"token": token}}],
-                    "contexts": [{"name": "reach-test", "context": {"cluster": "reach-test", "user": "reach-test"}}],
-                    "current-context": "reach-test",
-                });
-                self.write_secret(&format!("{name}.kubeconfig"), kubeconfig.to_string());
+                let server = format!("https://{server}:{API_PORT}");
+                let kubeconfig = kubectl::kubeconfig(&server, &self.path("config/ca.crt"), &token);
+                self.write_secret(&format!("{name}.kubeconfig"), kubeconfig);
             }
         }
         self.write_secret("tokens.csv", tokens);
