@@ -5,7 +5,7 @@
 //! applies the very same schema to presets that come from files.
 
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -183,6 +183,19 @@ pub struct PresetSpec {
     pub volume_mounts: Vec<Value>,
 }
 
+/// What reach has to say of a preset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PresetStatus {
+    /// `metadata.generation` of what the conditions are about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Usable`: whether reach can use it. `Clean`: whether `reach lint` finds no error and no warning in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+}
+
 /// What is the same in every namespace it selects: environment variables (proxy settings above all),
 /// `envFrom`, volumes and mounts that are added to pods as they are created.
 #[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -192,6 +205,7 @@ pub struct PresetSpec {
     kind = "ClusterPodPreset",
     shortname = "cpp",
     category = "reach",
+    status = "PresetStatus",
     doc = "ClusterPodPreset holds what pods of every namespace it selects get as they are created: proxy variables and any other env, envFrom, volumes and mounts. PodPresets of a namespace add to it or change their own part.",
     printcolumn = r#"{"name":"Namespaces","type":"string","description":"Labels of the namespaces it selects; empty for all","jsonPath":".spec.namespaceSelector.matchLabels"}"#,
     printcolumn = r#"{"name":"Selector","type":"string","description":"Labels of the pods it selects; empty for all","jsonPath":".spec.selector.matchLabels"}"#,
@@ -199,6 +213,7 @@ pub struct PresetSpec {
     printcolumn = r#"{"name":"no_proxy","type":"string","description":"Value of the variable no_proxy","jsonPath":".spec.env[?(@.name==\"no_proxy\")].value"}"#,
     printcolumn = r#"{"name":"Variables","type":"string","description":"Every variable, as written","jsonPath":".spec.env","priority":1}"#,
     printcolumn = r#"{"name":"Priority","type":"integer","description":"Higher goes first","jsonPath":".spec.priority"}"#,
+    printcolumn = r#"{"name":"Clean","type":"string","description":"Whether reach lint finds no error and no warning in it; status.conditions says what","jsonPath":".status.conditions[?(@.type==\"Clean\")].status"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
@@ -222,12 +237,14 @@ pub struct ClusterPodPresetSpec {
     namespaced,
     shortname = "pp",
     category = "reach",
+    status = "PresetStatus",
     doc = "PodPreset adds to what ClusterPodPresets give to the pods of its namespace, or changes it: mergeStrategy on each variable says whether its value is merged with the cluster's or replaces it.",
     printcolumn = r#"{"name":"Selector","type":"string","description":"Labels of the pods it selects; empty for all","jsonPath":".spec.selector.matchLabels"}"#,
     printcolumn = r#"{"name":"http_proxy","type":"string","description":"Value of the variable http_proxy","jsonPath":".spec.env[?(@.name==\"http_proxy\")].value"}"#,
     printcolumn = r#"{"name":"no_proxy","type":"string","description":"Value of the variable no_proxy","jsonPath":".spec.env[?(@.name==\"no_proxy\")].value"}"#,
     printcolumn = r#"{"name":"Variables","type":"string","description":"Every variable, as written","jsonPath":".spec.env","priority":1}"#,
     printcolumn = r#"{"name":"Priority","type":"integer","description":"Higher goes first","jsonPath":".spec.priority"}"#,
+    printcolumn = r#"{"name":"Clean","type":"string","description":"Whether reach lint finds no error and no warning in it; status.conditions says what","jsonPath":".status.conditions[?(@.type==\"Clean\")].status"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", default)]
@@ -325,6 +342,14 @@ fn volume_mounts(generator: &mut SchemaGenerator) -> Schema {
     schema::child(item, &["properties", "recursiveReadOnly"])
         .insert("enum".into(), json!(["Disabled", "IfPossible", "Enabled"]));
     item.insert(rules::KEY.into(), rules::volume_mount());
+    schema
+}
+
+fn conditions(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = Vec::<Condition>::json_schema(generator);
+    schema.insert("maxItems".into(), MAX_ITEMS.into());
+    schema.insert("x-kubernetes-list-type".into(), "map".into());
+    schema.insert("x-kubernetes-list-map-keys".into(), json!(["type"]));
     schema
 }
 

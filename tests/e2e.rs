@@ -16,6 +16,8 @@ mod crds;
 mod pods;
 #[path = "e2e/sources.rs"]
 mod sources;
+#[path = "e2e/status.rs"]
+mod status;
 #[path = "e2e/values.rs"]
 mod values;
 
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
         values::are_made_as_documented,
         sources::that_are_services_are_in_the_next_pod,
         sources::that_are_refused_leave_it_ready,
+        status::says_what_lint_has_against_a_preset,
+        status::that_may_not_be_written_is_said_once,
         changes::of_presets_show_in_the_next_pod,
         changes::of_namespace_labels_show_in_the_next_pod,
         changes::of_namespaces_are_waited_for,

@@ -22,6 +22,7 @@ use crate::admission::{Admission, PATH};
 use crate::certs::clients::ClientVerifier;
 use crate::certs::{self, CertMetrics, CertResolver, files, managed, secret};
 use crate::lease::Lease;
+use crate::presets::cluster::status;
 use crate::presets::sources::{Accounts, Sources, Watched};
 use crate::presets::{Presets, cluster, directory};
 use crate::registration::{CaBundle, Keeper, Live, Registration, RegistrationMetrics, Trust};
@@ -54,6 +55,9 @@ pub struct Arguments {
     no_proxy_from: Vec<Watched>,
     #[command(flatten)]
     network: ClusterNetwork,
+    /// Write into the status of presets whether they can be used and what reach lint has against them; the replica that holds this Lease does it
+    #[arg(long, value_name = "LEASE", conflicts_with = "presets", env = "REACH_STATUS_LEASE")]
+    status_lease: Option<String>,
     /// Address of the webhook
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9443", env = "REACH_LISTEN")]
     listen: SocketAddr,
@@ -238,9 +242,18 @@ async fn load_presets(
     metrics: &PresetMetrics,
 ) -> Result<(), Failure> {
     if arguments.presets.is_empty() {
-        let client = kube::Client::try_from(arguments.cluster.config().await?)?;
+        let config = arguments.cluster.config().await?;
+        let namespace =
+            arguments.registration.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let client = kube::Client::try_from(config)?;
         let sources = Sources { watched: arguments.no_proxy_from.clone(), given: arguments.network.facts() };
-        tokio::spawn(cluster::watch(client, Arc::clone(presets), sources, metrics.clone()));
+        let notes = arguments.status_lease.clone().map(|name| {
+            let lease = Lease::new(&client, &namespace, name, replica());
+            let (writer, notes) = status::Writer::new(client.clone(), lease);
+            tokio::spawn(writer.run());
+            notes
+        });
+        tokio::spawn(cluster::watch(client, Arc::clone(presets), sources, metrics.clone(), notes));
     } else {
         let loaded = directory::load(&arguments.presets)
             .map_err(|errors| Failure::Messages(errors.iter().map(ToString::to_string).collect()))?;

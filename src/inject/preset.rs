@@ -256,6 +256,18 @@ impl Preset {
     }
 }
 
+/// Whether they select and inject the same, in the same generation.
+impl PartialEq for Preset {
+    fn eq(&self, other: &Self) -> bool {
+        self.stamp == other.stamp
+            && self.namespace == other.namespace
+            && self.priority == other.priority
+            && self.namespace_selector == other.namespace_selector
+            && self.selector == other.selector
+            && self.digest == other.digest
+    }
+}
+
 impl fmt::Display for Preset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reference())

@@ -13,8 +13,9 @@ use kube::Client;
 use kube::runtime::watcher::{self, Event};
 use tokio::time::interval;
 
-use self::source::{CALM, Change, Failures, Source, changes, explain};
+use self::source::{CALM, Change, Failures, Item, Source, changes, explain};
 use self::state::State;
+use self::status::Notes;
 use super::Presets;
 use super::network::Facts;
 use super::sources::{Sources, Watched};
@@ -23,6 +24,7 @@ use crate::telemetry::PresetMetrics;
 
 pub(crate) mod source;
 mod state;
+pub mod status;
 mod store;
 
 /// Changes that are ready together become one snapshot.
@@ -37,8 +39,15 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Watches the cluster and publishes a snapshot after every change; runs until it is dropped.
-pub async fn watch(client: Client, presets: Arc<Presets>, sources: Sources, metrics: PresetMetrics) {
+/// Watches the cluster and publishes a snapshot after every change; runs until it is dropped. `notes` are for whoever
+/// writes the status of presets.
+pub async fn watch(
+    client: Client,
+    presets: Arc<Presets>,
+    sources: Sources,
+    metrics: PresetMetrics,
+    notes: Option<Notes>,
+) {
     let watched = [&Source::PRESETS[..], &Source::watched(&sources.watched)].concat();
     let mut changes = changes(&client, &watched).ready_chunks(BATCH);
     let mut state = State::new(sources);
@@ -62,6 +71,11 @@ pub async fn watch(client: Client, presets: Arc<Presets>, sources: Sources, metr
             }
             let is_refused = event.as_ref().is_err_and(|error| source.is_refused(error));
             failures.note(source, event.is_err() && !is_refused, Instant::now());
+            if let (Some(notes), Ok(Event::Apply(item) | Event::InitApply(item))) = (&notes, &event)
+                && let Item::Preset { kind, key, is_news, .. } = item
+            {
+                notes.note(*kind, key, *is_news);
+            }
             match event {
                 Ok(event) => {
                     if refused.remove(&source) {

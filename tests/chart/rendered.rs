@@ -113,6 +113,7 @@ fn combinations() -> Vec<Value> {
         "logFormat": "json",
         "keepPresets": false,
         "presetWarnings": false,
+        "presetStatus": false,
     });
     let nothing = json!({
         "fullnameOverride": "a-name-that-is-longer-than-what-names-may-have-with-endings",
@@ -534,8 +535,13 @@ fn the_rights_are_those_that_the_mode_needs_and_no_more() {
         let read = json!(["get", "list", "watch"]);
         let mut expected = vec![
             json!({"apiGroups": ["reach.dev"], "resources": ["clusterpodpresets", "podpresets"], "verbs": read}),
-            json!({"apiGroups": [""], "resources": ["namespaces"], "verbs": read}),
         ];
+        let status_lease = argument(arguments, "--status-lease");
+        assert_eq!(status_lease.is_some(), *rendering.value("/presetStatus") != false);
+        if status_lease.is_some() {
+            expected.push(json!({"apiGroups": ["reach.dev"], "resources": ["clusterpodpresets/status", "podpresets/status"], "verbs": ["patch"]}));
+        }
+        expected.push(json!({"apiGroups": [""], "resources": ["namespaces"], "verbs": read}));
         let from = |value: &str| *rendering.value(&format!("/noProxyFrom/{value}")) == true;
         for (group, resource, is_used) in [
             ("", "services", from("services")),
@@ -548,22 +554,23 @@ fn the_rights_are_those_that_the_mode_needs_and_no_more() {
         }
         expected.push(json!({"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"], "resourceNames": [name], "verbs": verbs}));
         assert_eq!(rules("ClusterRole"), json!(expected), "with {}", rendering.values);
-        let expected = match (argument(arguments, "--ca-secret"), argument(arguments, "--tls-secret")) {
-            (Some(secret), None) => {
-                let lease = argument(arguments, "--lease");
-                json!([
-                    {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get", "list", "watch", "update"]},
-                    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
-                    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [lease], "verbs": ["get", "update"]},
-                    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
-                ])
-            }
-            (None, Some(secret)) => json!([
-                {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get", "list", "watch"]},
-            ]),
+        let mut expected = match (argument(arguments, "--ca-secret"), argument(arguments, "--tls-secret")) {
+            (Some(secret), None) => vec![
+                json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get", "list", "watch", "update"]}),
+                json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}),
+            ],
+            (None, Some(secret)) => vec![
+                json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get", "list", "watch"]}),
+            ],
             other => panic!("exactly one source of certificates: {other:?} with {}", rendering.values),
         };
-        assert_eq!(rules("Role"), expected, "with {}", rendering.values);
+        let leases: Vec<_> = argument(arguments, "--lease").into_iter().chain(status_lease).collect();
+        if !leases.is_empty() {
+            let group = ["coordination.k8s.io"];
+            expected.push(json!({"apiGroups": group, "resources": ["leases"], "resourceNames": leases, "verbs": ["get", "update"]}));
+            expected.push(json!({"apiGroups": group, "resources": ["leases"], "verbs": ["create"]}));
+        }
+        assert_eq!(rules("Role"), json!(expected), "with {}", rendering.values);
 
         // Whoever else has rights: hooks, for as long as they run, and users.
         for role in rendering.of_kind("ClusterRole") {

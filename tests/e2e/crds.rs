@@ -49,12 +49,12 @@ pub fn show_what_presets_do_in_columns(cluster: &Cluster) {
     for (kind, titles, row) in [
         (
             "cpp",
-            "NAME NAMESPACES SELECTOR HTTP_PROXY NO_PROXY PRIORITY AGE",
+            "NAME NAMESPACES SELECTOR HTTP_PROXY NO_PROXY PRIORITY CLEAN AGE",
             r#"columns {"kubernetes.io/metadata.name":"columns"} {"app":"shop"} http://proxy.example:3128 .svc 7"#,
         ),
         (
             "pp",
-            "NAME SELECTOR HTTP_PROXY NO_PROXY PRIORITY AGE",
+            "NAME SELECTOR HTTP_PROXY NO_PROXY PRIORITY CLEAN AGE",
             r#"columns {"app":"shop"} http://proxy.example:3128 .svc 7"#,
         ),
     ] {

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use crate::place::Product;
+use crate::support::eventually;
 use crate::support::helm::NAMESPACE;
-use crate::support::kubectl::Kubectl as _;
+use crate::support::kubectl::{Kubectl as _, text};
 
 /// What it may do beyond what every service account may, as kubectl has it. `REACH_UPDATE=1` writes it anew.
 const GOLDEN: &str = "tests/product/rights.txt";
@@ -25,6 +26,12 @@ fn rights(product: &Product, account: &str, namespace: &str) -> Vec<String> {
 
 pub fn are_exactly_these(product: &Product) {
     product.release(&[]);
+    // They are enough for the status of presets, too: somebody who may not would say so only in a log.
+    eventually("presets have their status", || {
+        let wait = ["wait", "clusterpodpreset", "--all", "--for=condition=Usable", "--timeout=1s"];
+        let output = product.kubectl(&wait);
+        if output.status.success() { Ok(()) } else { Err(text(&output)) }
+    });
     let own = |namespace: &str| {
         // An account that nobody has given anything.
         let common = rights(product, "default:default", namespace);

@@ -49,6 +49,11 @@ app.kubernetes.io/component: webhook
 {{- .Values.certificates.selfManaged.secretName | default (printf "%s-ca" (include "reach.fullname" .)) -}}
 {{- end -}}
 
+{{/* The Lease of the replica that writes the status of presets. */}}
+{{- define "reach.statusLease" -}}
+{{- printf "%s-status" (include "reach.fullname" .) -}}
+{{- end -}}
+
 {{/* The Secret with the serving certificate, in the other modes. */}}
 {{- define "reach.tlsSecret" -}}
 {{- if eq .Values.certificates.mode "secret" -}}

@@ -15,8 +15,9 @@ use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use super::status;
 use crate::api::validate::FieldError;
-use crate::api::{ClusterPodPreset, PodPreset};
+use crate::api::{ClusterPodPreset, PodPreset, PresetKind};
 use crate::api_server::{self, Waits};
 use crate::inject::preset::Preset;
 use crate::inject::snapshot::NamespaceLabels;
@@ -66,7 +67,13 @@ pub(super) struct Change {
 
 /// An object, reduced to what is kept.
 pub(super) enum Item {
-    Preset(Key, Result<Arc<Preset>, Vec<FieldError>>),
+    Preset {
+        kind: PresetKind,
+        key: Key,
+        compiled: Result<Arc<Preset>, Vec<FieldError>>,
+        /// Its status is of another generation.
+        is_news: bool,
+    },
     Namespace(Box<str>, NamespaceLabels),
     Service(Key),
     Facts(Box<str>, Facts),
@@ -163,7 +170,13 @@ fn preset(object: &DynamicObject) -> Item {
             tracing::error!(namespace = %key.0, name = %key.1, %error, "preset left out, it cannot be used");
         }
     }
-    Item::Preset(key, compiled.map(Arc::new))
+    let is_namespaced = object.metadata.namespace.is_some();
+    Item::Preset {
+        kind: if is_namespaced { PresetKind::Namespaced } else { PresetKind::Cluster },
+        key,
+        compiled: compiled.map(Arc::new),
+        is_news: status::is_news(object),
+    }
 }
 
 fn namespace(object: &PartialObjectMeta<Namespace>) -> Item {

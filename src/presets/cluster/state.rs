@@ -83,29 +83,31 @@ impl State {
     }
 
     pub fn apply(&mut self, source: Source, event: Event<Item>) {
-        if matches!(event, Event::InitDone) {
+        let listed = matches!(event, Event::InitDone);
+        if listed {
             self.pending.remove(&source);
         }
-        if let Event::Apply(Item::Preset((namespace, _), _))
-        | Event::Delete(Item::Preset((namespace, _), _)) = &event
-        {
-            self.changes.presets = true;
-            if namespace.is_empty() {
-                self.changes.cluster = true;
-            } else {
-                self.changes.namespaces.insert(namespace.clone());
-            }
-        }
         match source {
+            // Every other event of a preset is about what reach has written into its status.
             Source::Cluster => {
-                let listed = self.cluster.apply(presets_of(event));
-                self.changes.cluster |= listed;
-                self.changes.presets |= listed;
+                let differs = self.cluster.update(presets_of(event)) || listed;
+                self.changes.cluster |= differs;
+                self.changes.presets |= differs;
             }
             Source::Namespaced => {
-                if self.namespaced.apply(presets_of(event)) {
+                let event = presets_of(event);
+                let namespace = match &event {
+                    Event::Apply(((namespace, _), _)) | Event::Delete(((namespace, _), _)) => {
+                        Some(namespace.clone())
+                    }
+                    _ => None,
+                };
+                if self.namespaced.update(event) || listed {
                     self.changes.presets = true;
-                    self.all_changed();
+                    match namespace {
+                        Some(namespace) => _ = self.changes.namespaces.insert(namespace),
+                        None => self.all_changed(),
+                    }
                 }
             }
             Source::Namespaces => {
@@ -299,7 +301,7 @@ impl State {
 
 fn presets_of(event: Event<Item>) -> Event<(Key, Option<Arc<Preset>>)> {
     pairs(event, |item| match item {
-        Item::Preset(key, preset) => Some((key, preset.ok())),
+        Item::Preset { key, compiled, .. } => Some((key, compiled.ok())),
         _ => None,
     })
 }

@@ -13,7 +13,12 @@ fn preset(source: &str) -> Item {
         "spec": {"noProxyFrom": [source]},
     });
     let preset = directory::preset(&object).expect("a preset");
-    Item::Preset(("".into(), source.into()), Ok(Arc::new(preset)))
+    Item::Preset {
+        kind: PresetKind::Cluster,
+        key: ("".into(), source.into()),
+        compiled: Ok(Arc::new(preset)),
+        is_news: false,
+    }
 }
 
 fn namespace(name: &str) -> Item {
@@ -103,6 +108,8 @@ fn what_says_nothing_new_publishes_nothing() {
     list(&mut state, Source::Services, vec![service("web", "front"), service("shop", "mysql")]);
     state.apply(Source::Namespaces, Event::Apply(namespace("shop")));
     list(&mut state, Source::Namespaces, vec![namespace("web"), namespace("shop")]);
+    // As after a status has been written.
+    state.apply(Source::Cluster, Event::Apply(preset("Services")));
     assert!(!state.changes.any());
     assert!(state.snapshot().is_none());
     // Those that nobody sees.
