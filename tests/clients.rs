@@ -80,7 +80,7 @@ fn main() -> ExitCode {
 const MATRIX: &str = include_str!("clients/matrix.txt");
 const REGRESSIONS: &str = include_str!("clients/regressions.txt");
 /// FNV-1a of both files, so that neither changes without notice: only what was measured goes into them.
-const DIGEST: u64 = 0x973b_0464_5703_74ba;
+const DIGEST: u64 = 0xef5f_db1f_c2b8_aacf;
 const DOCS: &str = include_str!("../docs/clients.md");
 
 /// This process is in a namespace: it runs a client there.

@@ -84,8 +84,15 @@ fn pattern(entry: &str) -> Option<Pattern<'_>> {
     if entry.chars().any(|c| c.is_ascii_control()) {
         return None;
     }
-    let (scheme, text) = if let Some((scheme, rest)) = entry.split_once("://") {
-        (if scheme.eq_ignore_ascii_case("all") { "" } else { scheme }, rest.to_owned())
+    let (scheme, text) = if entry.contains("://") {
+        let (scheme, rest) =
+            entry.split_once(':').filter(|(scheme, _)| is_scheme(scheme)).unwrap_or(("", entry));
+        let (text, path) = rest.strip_prefix("//").map_or(("", rest), |text| (text, text));
+        // Without scheme and host, the path cannot begin like one of them.
+        if scheme.is_empty() && (path.starts_with("//") || path.starts_with(':') && text.is_empty()) {
+            return None;
+        }
+        (if scheme.eq_ignore_ascii_case("all") { "" } else { scheme }, text.to_owned())
     } else {
         let address = entry.split('/').next().unwrap_or_default();
         let text = if address.parse::<Ipv4Addr>().is_ok() || entry.eq_ignore_ascii_case("localhost") {
@@ -115,6 +122,12 @@ fn pattern(entry: &str) -> Option<Pattern<'_>> {
         port: port.filter(|port| Some(*port) != usual),
         entry,
     })
+}
+
+/// Whether `URL_REGEX` takes it for a scheme, which may be empty.
+fn is_scheme(text: &str) -> bool {
+    !text.starts_with(|c: char| !c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-'))
 }
 
 /// The authority's parts as `AUTHORITY_REGEX` finds them.

@@ -76,12 +76,12 @@ fn v6(target: &Target) -> Option<Ipv6Addr> {
     target.host().parse().ok()
 }
 
-/// Whether an entry with colons is about a target: it is its address, but for a dot at its end or a port, or what stands
+/// Whether an entry with colons is about a target: it is its address, but for dots, brackets and a port, or what stands
 /// between its colons is a name that is the host or above it.
 fn is_about(written: &str, target: &Target) -> bool {
     let (written, host) = (written.to_ascii_lowercase(), target.host().to_ascii_lowercase());
     let is_address = |text: &str| {
-        let address = text.trim_matches('.').parse::<IpAddr>();
+        let address = text.trim_matches(['.', '[', ']']).parse::<IpAddr>();
         address.is_ok_and(|address| host.parse() == Ok(address))
     };
     let is_or_is_above = |part: &str| {
