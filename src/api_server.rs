@@ -23,9 +23,9 @@ impl Iterator for Waits {
 }
 
 impl Backoff for Waits {
-    fn reset(&mut self) {
-        self.0.reset();
-    }
+    /// Every attempt to list begins with an event that is no error, so this is called between failures, too. The wait is
+    /// reset by time instead: after two minutes without a failure.
+    fn reset(&mut self) {}
 }
 
 /// The message of an error with its causes, each once. What an API server says speaks for itself.
@@ -50,4 +50,21 @@ pub(crate) fn explain(error: &(dyn Error + 'static)) -> String {
         next = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_although_each_attempt_begins_without_an_error() {
+        let mut waits = Waits::default();
+        let mut last = Duration::ZERO;
+        for _ in 0..6 {
+            last = waits.next().expect("it never gives up");
+            assert!(last <= LONGEST_WAIT);
+            waits.reset();
+        }
+        assert_eq!(last, LONGEST_WAIT);
+    }
 }

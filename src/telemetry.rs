@@ -5,7 +5,7 @@
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -190,7 +190,7 @@ pub struct PresetMetrics {
     /// 1 while the last attempt to read presets failed and older ones are served.
     pub stale: Gauge,
     /// Time of the last change that was taken over, in seconds since 1970.
-    pub changed: Gauge<f64, AtomicU64>,
+    changed: Gauge<f64, AtomicU64>,
     /// Of what `noProxyFrom` of presets asks for.
     pub sources: SourceMetrics,
 }
@@ -289,6 +289,12 @@ impl PresetMetrics {
             metrics.changed.clone(),
         );
         metrics
+    }
+
+    /// Presets or namespaces have changed.
+    pub fn changed_now(&self) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.changed.set(now.as_secs_f64());
     }
 
     /// Sets the counts of one kind.

@@ -18,7 +18,7 @@ pub enum Entry {
     Bracketed(Ipv6Addr),
     /// A network in CIDR notation (RFC 4632), perhaps with host bits.
     Network(IpNet),
-    /// `10.0.0.1-10.0.0.9`: read by Node's own agents only.
+    /// `10.0.0.1-10.0.0.9`: read by Node's http agent only.
     Range(Ipv4Addr, Ipv4Addr),
     /// A name, an address or a network with a port: the clients disagree on it.
     Port {

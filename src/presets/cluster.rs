@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use futures::stream::StreamExt;
 use kube::Client;
@@ -100,8 +100,7 @@ pub async fn watch(
         let snapshot = state.snapshot();
         state.tell(&metrics);
         if let Some(snapshot) = snapshot {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            metrics.changed.set(now.as_secs_f64());
+            metrics.changed_now();
             presets.publish(snapshot);
         }
     }

@@ -168,8 +168,7 @@ pub fn publish(loaded: &Loaded, presets: &Presets, metrics: &PresetMetrics, said
     metrics.set(PresetKind::Cluster, cluster, 0);
     metrics.set(PresetKind::Namespaced, namespaced, 0);
     metrics.stale.set(0);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    metrics.changed.set(now.as_secs_f64());
+    metrics.changed_now();
     presets.publish(snapshot);
     accounts
 }
