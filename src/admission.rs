@@ -8,7 +8,9 @@
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -350,24 +352,25 @@ impl Admission {
             return answer;
         }
         let limit = time_limit(request.uri().query());
-        let deadline = tokio::time::Instant::now() + limit;
-        let body = match tokio::time::timeout_at(deadline, read(request)).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(answer)) => {
+        let mut body = pin!(read(request));
+        // Most of the time it has arrived with the head, and needs no clock.
+        let (body, deadline) = match futures::poll!(&mut body) {
+            Poll::Ready(body) => (body, None),
+            Poll::Pending => {
+                let deadline = tokio::time::Instant::now() + limit;
+                let late = |_| Err(body_is_late());
+                (tokio::time::timeout_at(deadline, body).await.unwrap_or_else(late), Some(deadline))
+            }
+        };
+        let body = match body {
+            Ok(body) => body,
+            Err(answer) => {
                 self.metrics.refused(answer.outcome);
                 return answer;
             }
-            Err(_) => {
-                self.metrics.refused(Outcome::timed_out);
-                return failure(
-                    StatusCode::REQUEST_TIMEOUT,
-                    Outcome::timed_out,
-                    "the body did not arrive in time",
-                );
-            }
         };
         let start = Instant::now();
-        let answer = self.review(&body, deadline).await;
+        let answer = self.review(&body, deadline.unwrap_or_else(|| (start + limit).into())).await;
         let took = start.elapsed();
         self.metrics.reviewed(answer.outcome, took);
         tracing::debug!(
@@ -429,6 +432,10 @@ fn acceptable<B>(request: &Request<B>) -> Result<(), Answer> {
     }
     let length = text(header::CONTENT_LENGTH).parse::<usize>().unwrap_or_default();
     if length > MAX_BODY { Err(too_long()) } else { Ok(()) }
+}
+
+fn body_is_late() -> Answer {
+    failure(StatusCode::REQUEST_TIMEOUT, Outcome::timed_out, "the body did not arrive in time")
 }
 
 fn too_long() -> Answer {

@@ -24,7 +24,7 @@ pub mod set;
 pub mod snapshot;
 pub mod workload;
 
-use self::merge::{Outcome, VariableConflict};
+use self::merge::{Outcome, Resolved, VariableConflict};
 use self::pod::{Container, List, Pod, Spec, Text, items};
 use self::preset::{EnvFrom, EnvFromKey, Mount, Preset, PresetLevel, Volume, normal_path};
 use self::select::Labels;
@@ -97,8 +97,8 @@ pub struct ContainerPlan<'s> {
     pub index: usize,
     /// Position in [`Plan::sets`].
     pub set: usize,
-    /// What becomes of each variable of the set.
-    pub variables: Vec<Outcome>,
+    /// What becomes of each variable of the set; `None` when the container has none of them.
+    own: Option<Vec<Outcome>>,
     /// Entries that are appended to `envFrom`.
     pub env_from: Vec<&'s EnvFrom>,
     /// Mounts that are appended.
@@ -237,23 +237,29 @@ fn decide<'s>(
         annotate: matches!(target, Target::Pod),
     };
     for (position, &(list, index, container)) in containers.iter().enumerate() {
-        let here: Vec<&'s Arc<Preset>> =
-            applied.iter().copied().filter(|preset| !preset.excludes(&container.name)).collect();
+        let is_here = |preset: &&'s Arc<Preset>| !preset.excludes(&container.name);
+        let fewer: Vec<&'s Arc<Preset>>;
+        let (here, set) = if applied.iter().all(is_here) {
+            (&applied, 0)
+        } else {
+            fewer = applied.iter().copied().filter(is_here).collect();
+            let set = plan.sets.iter().position(|set| set.has(&fewer)).unwrap_or_else(|| {
+                plan.sets.push(sets.get(&fewer, derived));
+                plan.sets.len() - 1
+            });
+            (&fewer, set)
+        };
         if here.is_empty() {
             continue;
         }
-        let set = plan.sets.iter().position(|set| set.has(&here)).unwrap_or_else(|| {
-            plan.sets.push(sets.get(&here, derived));
-            plan.sets.len() - 1
-        });
-        let variables = plan.sets[set].meet(container);
-        let (has_env_from, env_from) = missing_env_from(&here, container)?;
-        let (has_mounts, mounts) = storage.added_mounts(position, &here);
+        let own = plan.sets[set].meet(container);
+        let (has_env_from, env_from) = missing_env_from(here, container)?;
+        let (has_mounts, mounts) = storage.added_mounts(position, here);
         plan.containers.push(ContainerPlan {
             list,
             index,
             set,
-            variables,
+            own,
             env_from,
             mounts,
             has_env_from,
@@ -495,6 +501,15 @@ impl Plan<'_> {
         &self.sets[0].presets
     }
 
+    /// The variables of a container, and what becomes of each.
+    pub fn variables<'p>(
+        &'p self,
+        planned: &'p ContainerPlan<'_>,
+    ) -> impl Iterator<Item = (&'p Resolved, &'p Outcome)> {
+        let set = &self.sets[planned.set];
+        set.variables.iter().zip(planned.own.as_ref().unwrap_or(&set.bare))
+    }
+
     /// Variables of applied presets that are not followed.
     #[must_use]
     pub fn conflicts(&self) -> Vec<&VariableConflict> {
@@ -513,15 +528,12 @@ impl Plan<'_> {
     /// Containers and variables whose own value comes from elsewhere and so could not be merged.
     pub fn unmergeable<'p>(&'p self, pod: &'p Pod<'_>) -> impl Iterator<Item = (&'p str, &'p str)> {
         self.containers.iter().flat_map(move |planned| {
-            let resolved = &self.sets[planned.set].variables;
             let name = pod
                 .spec
                 .as_ref()
                 .and_then(|spec| planned.list.of(spec).get(planned.index))
                 .map_or("", |container| &container.name);
-            resolved
-                .iter()
-                .zip(&planned.variables)
+            self.variables(planned)
                 .filter(|(_, outcome)| **outcome == Outcome::Unmergeable)
                 .map(move |(variable, _)| (name, variable.identity().key()))
         })

@@ -15,7 +15,7 @@ use crate::inject::merge::{Because, Outcome, Part, Resolved};
 use crate::inject::pod::{Container, Pod};
 use crate::inject::preset::{PresetLevel, ProxyVariable, VariableValue};
 use crate::inject::workload::{Workload, workloads};
-use crate::inject::{self, ContainerPlan, LeftAlone, Plan, Target};
+use crate::inject::{self, LeftAlone, Plan, Target};
 use crate::manifest;
 use crate::presets::sources;
 
@@ -197,19 +197,15 @@ fn fill(explanation: &mut Explanation, plan: &Plan<'_>, pod: &Pod<'_>) {
         explanation.containers.push(ContainerExplanation {
             name: container.name.to_string(),
             list: planned.list.field(),
-            variables: variables(planned, &plan.sets[planned.set].variables, container),
+            variables: variables(&plan.variables(planned).collect::<Vec<_>>(), container),
             env_from: planned.env_from.iter().map(|entry| entry.key().to_string()).collect(),
             volume_mounts: planned.mounts.iter().map(ToString::to_string).collect(),
         });
     }
 }
 
-fn variables(
-    planned: &ContainerPlan<'_>,
-    resolved: &[Resolved],
-    container: &Container<'_>,
-) -> Vec<VariableExplanation> {
-    let explain = |(variable, outcome): (&Resolved, &Outcome)| {
+fn variables(variables: &[(&Resolved, &Outcome)], container: &Container<'_>) -> Vec<VariableExplanation> {
+    let explain = |&(variable, outcome): &(&Resolved, &Outcome)| {
         let own: Vec<_> = container.env.iter().filter(|own| variable.identity().is(&own.name)).collect();
         let own_names = own.iter().map(|own| own.name.to_string());
         let source = variable.parts.iter().find_map(|part| match &part.variable().value {
@@ -255,13 +251,13 @@ fn variables(
             parts,
         }
     };
-    let mut explained: Vec<_> = resolved.iter().zip(&planned.variables).map(explain).collect();
+    let mut explained: Vec<_> = variables.iter().map(explain).collect();
     let is_no_proxy =
         |names: &[String]| names.iter().any(|name| ProxyVariable::of(name) == Some(ProxyVariable::No));
     let list = explained.iter().find(|explained| is_no_proxy(&explained.names));
     let list = list.and_then(|explained| explained.value.clone()).unwrap_or_default();
-    for (explained, variable) in explained.iter_mut().zip(resolved) {
-        if variable.is_java() && explained.rule != NOTHING {
+    for (explained, variable) in explained.iter_mut().zip(variables) {
+        if variable.0.is_java() && explained.rule != NOTHING {
             (_, explained.not_said) = java::non_proxy_hosts(&list);
         }
     }

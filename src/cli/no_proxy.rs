@@ -193,9 +193,8 @@ fn sources(
         Some(name) => format!("no container {name} is injected"),
         None => "no container is injected".to_owned(),
     })?;
-    let resolved = plan.sets[planned.set].variables.iter().zip(&planned.variables);
-    let (variable, outcome) = resolved
-        .into_iter()
+    let mut variables = plan.variables(planned);
+    let (variable, outcome) = variables
         .find(|(variable, _)| variable.identity().name.eq_ignore_ascii_case(ProxyVariable::No.lower()))
         .ok_or("no preset that applies has a no_proxy")?;
     let own: Vec<_> = container.env.iter().filter(|own| variable.identity().is(&own.name)).collect();

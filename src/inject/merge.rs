@@ -3,7 +3,7 @@
 //! [`resolve`] merges the two levels of presets, once for each [set](super::set::PresetSet) of them; [`meet`] lets the
 //! result meet a container's own variables. Both are pure, and the only places where merge strategies are interpreted.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::java;
 use super::pod::{Container, EnvVar};
@@ -67,6 +67,8 @@ pub enum Value {
         list: List,
         /// What it is emitted as.
         text: Box<str>,
+        /// What it becomes with values that containers have: those of one workload have the same.
+        met: [OnceLock<Box<Met>>; 4],
     },
     /// Entries between separators.
     Entries {
@@ -80,6 +82,16 @@ pub enum Value {
     /// `valueFrom`, as JSON text.
     Source(Box<str>),
 }
+
+/// A container's own list, and the union with it.
+#[derive(Clone, Debug)]
+pub struct Met {
+    own: Box<str>,
+    text: Box<str>,
+}
+
+/// Longest list of a container that is kept, in bytes: containers are many, and not ours.
+const LONGEST_MET: usize = 1024;
 
 /// Two items of one level that cannot both be followed.
 #[derive(Clone, Debug)]
@@ -235,7 +247,7 @@ fn unite_lists(parts: &[Part], derived: Derived<'_>) -> Value {
         NoProxyForm::Portable => {
             let own = parts.iter().filter_map(|part| part.variable().list.as_deref());
             let list = List::united(own.chain(of_cluster));
-            Value::Portable { text: list.text().into(), list }
+            Value::Portable { text: list.text().into(), list, met: Default::default() }
         }
         NoProxyForm::AsWritten => {
             let mut union = Union::default();
@@ -478,15 +490,23 @@ impl Value {
                 }
                 union.join()
             }
-            Self::Portable { list, text } => {
+            Self::Portable { list, text, met } => {
                 // A pod that comes by again has the very text, and both spellings say the same.
                 let mut other: Vec<&str> = own.iter().copied().filter(|own| *own != &**text).collect();
                 other.dedup();
-                if other.is_empty() {
-                    return text.to_string();
+                let unite = || {
+                    let own: Vec<List> = other.iter().map(|list| List::parse(list, Author::Pod)).collect();
+                    portable::unite(std::iter::once(list).chain(&own))
+                };
+                match other[..] {
+                    [] => text.to_string(),
+                    [own] if own.len() <= LONGEST_MET => {
+                        let make = || Box::new(Met { own: own.into(), text: unite().into() });
+                        let known = met.iter().map(|met| met.get_or_init(make)).find(|met| *met.own == *own);
+                        known.map_or_else(unite, |met| met.text.to_string())
+                    }
+                    _ => unite(),
                 }
-                let own: Vec<List> = other.iter().map(|list| List::parse(list, Author::Pod)).collect();
-                portable::unite(std::iter::once(list).chain(&own))
             }
             Self::Entries { entries, separator, .. } => {
                 // What the pod wrote stays to the letter; only what it lacks is put before it.

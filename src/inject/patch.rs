@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::merge::{Outcome, Resolved};
+use super::merge::Outcome;
 use super::pod::{Container, Pod};
 use super::{ContainerPlan, Plan, annotation, merge};
 
@@ -15,6 +15,13 @@ use super::{ContainerPlan, Plan, annotation, merge};
 #[derive(Debug, Default)]
 pub struct Patch {
     json: Vec<u8>,
+}
+
+/// The `env` of a container while variables are added to it.
+struct EnvList<'p> {
+    path: [&'p str; 2],
+    exists: bool,
+    is_first: bool,
 }
 
 /// Writes the operations of a plan; `None` when nothing changes.
@@ -27,12 +34,12 @@ pub fn write(plan: &Plan<'_>, pod: &Pod<'_>, prefix: &str) -> Option<Vec<u8>> {
     let volumes = spec.and_then(|spec| spec.volumes);
     let has_volumes = volumes
         .is_some_and(|raw| !matches!(raw.0.trim_matches(['[', ']', ' ', '\n', '\r', '\t']), "" | "null"));
-    patch.list(&[prefix, "/spec/volumes"], has_volumes, plan.volumes.iter().map(|volume| &*volume.json));
+    patch.list([prefix, "/spec/volumes"], has_volumes, plan.volumes.iter().map(|volume| &*volume.json));
     for planned in &plan.containers {
         let Some(container) = spec.and_then(|spec| planned.list.of(spec).get(planned.index)) else {
             continue;
         };
-        patch.container(prefix, planned, container, &plan.sets[planned.set].variables);
+        patch.container(prefix, plan, planned, container);
     }
     if let Some(annotations) = annotation::wanted(plan, pod, patch.json.is_empty()) {
         patch.annotations(prefix, pod, &annotations);
@@ -67,7 +74,7 @@ impl Patch {
     }
 
     /// Appends to a list, or makes it when it is absent, `null` or empty.
-    fn list<'j>(&mut self, path: &[&str], exists: bool, items: impl Iterator<Item = &'j str>) {
+    fn list<'j>(&mut self, path: [&str; 2], exists: bool, items: impl Iterator<Item = &'j str>) {
         let mut empty = true;
         for item in items {
             self.begin_item(path, exists, empty);
@@ -79,11 +86,11 @@ impl Patch {
     }
 
     /// Begins an item of a list: an operation of its own, or a part of the one that makes the list.
-    fn begin_item(&mut self, path: &[&str], exists: bool, first: bool) {
+    fn begin_item(&mut self, [object, field]: [&str; 2], exists: bool, first: bool) {
         if exists {
-            self.begin(&[path, &["/-"]].concat());
+            self.begin(&[object, field, "/-"]);
         } else if first {
-            self.begin(path);
+            self.begin(&[object, field]);
             self.json.push(b'[');
         } else {
             self.json.push(b',');
@@ -106,12 +113,12 @@ impl Patch {
     fn container(
         &mut self,
         prefix: &str,
-        plan: &ContainerPlan<'_>,
+        plan: &Plan<'_>,
+        planned: &ContainerPlan<'_>,
         container: &Container<'_>,
-        resolved: &[Resolved],
     ) {
-        let base = format!("{prefix}/spec/{}/{}/", plan.list.field(), plan.index);
-        for outcome in &plan.variables {
+        let base = format!("{prefix}/spec/{}/{}/", planned.list.field(), planned.index);
+        for (_, outcome) in plan.variables(planned) {
             if let Outcome::Merged { value, set, .. } = outcome {
                 for position in set {
                     self.begin(&[&base, "env/", &position.to_string(), "/value"]);
@@ -120,36 +127,44 @@ impl Patch {
                 }
             }
         }
-        let (path, exists, mut empty) = ([&*base, "env"], !container.env.is_empty(), true);
-        for (variable, outcome) in resolved.iter().zip(&plan.variables) {
+        let mut env = EnvList { path: [&base, "env"], exists: !container.env.is_empty(), is_first: true };
+        for (variable, outcome) in plan.variables(planned) {
             match outcome {
                 Outcome::Added => {
                     for name in &variable.spellings {
-                        self.variable(&path, exists, &mut empty, name, &variable.json);
+                        self.variable(&mut env, name, &variable.json);
                     }
                 }
                 Outcome::Merged { value, add, .. } if !add.is_empty() => {
                     let json = merge::json(value);
                     for name in add {
-                        self.variable(&path, exists, &mut empty, &variable.spellings[*name], &json);
+                        self.variable(&mut env, &variable.spellings[*name], &json);
                     }
                 }
                 Outcome::Merged { .. } | Outcome::Kept | Outcome::Unmergeable => {}
             }
         }
-        self.end_list(exists, empty);
-        self.list(&[&base, "envFrom"], plan.has_env_from, plan.env_from.iter().map(|entry| &*entry.json));
-        self.list(&[&base, "volumeMounts"], plan.has_mounts, plan.mounts.iter().map(|mount| &*mount.json));
+        self.end_list(env.exists, env.is_first);
+        self.list(
+            [&base, "envFrom"],
+            planned.has_env_from,
+            planned.env_from.iter().map(|entry| &*entry.json),
+        );
+        self.list(
+            [&base, "volumeMounts"],
+            planned.has_mounts,
+            planned.mounts.iter().map(|mount| &*mount.json),
+        );
     }
 
     /// Adds a variable; `rest` is what stands behind its name.
-    fn variable(&mut self, path: &[&str], exists: bool, empty: &mut bool, name: &str, rest: &str) {
-        self.begin_item(path, exists, *empty);
+    fn variable(&mut self, env: &mut EnvList<'_>, name: &str, rest: &str) {
+        self.begin_item(env.path, env.exists, env.is_first);
         self.json.extend_from_slice(b"{\"name\":");
         string(&mut self.json, name);
         self.json.extend_from_slice(rest.as_bytes());
-        self.end_item(exists);
-        *empty = false;
+        self.end_item(env.exists);
+        env.is_first = false;
     }
 
     fn annotations(&mut self, prefix: &str, pod: &Pod<'_>, annotations: &[(&str, Cow<'_, str>)]) {

@@ -26,7 +26,7 @@ pub struct PresetSet {
     /// Items that are not followed.
     pub conflicts: Vec<VariableConflict>,
     /// What becomes of the variables in a container that has none of them.
-    bare: Vec<Outcome>,
+    pub(super) bare: Vec<Outcome>,
     /// `kind/name@generation` of each preset.
     pub(super) stamps: Box<str>,
     /// 16 hexadecimal digits over the content of the presets, in order of use.
@@ -90,17 +90,14 @@ impl PresetSet {
             && self.presets.iter().zip(presets).all(|(own, preset)| Arc::ptr_eq(own, preset))
     }
 
-    /// What becomes of the variables in a container.
-    pub(super) fn meet(&self, container: &Container<'_>) -> Vec<Outcome> {
+    /// What becomes of the variables in a container that has some of them.
+    pub(super) fn meet(&self, container: &Container<'_>) -> Option<Vec<Outcome>> {
         let concerns = |name: &str| {
             ProxyVariable::of(name).is_some()
                 || self.variables.iter().any(|variable| variable.identity().is(name))
         };
-        if container.env.iter().any(|own| concerns(&own.name)) {
-            merge::meet(&self.variables, container)
-        } else {
-            self.bare.clone()
-        }
+        let is_bare = !container.env.iter().any(|own| concerns(&own.name));
+        (!is_bare).then(|| merge::meet(&self.variables, container))
     }
 }
 
@@ -161,7 +158,7 @@ mod tests {
 
     use super::*;
     use crate::inject::snapshot::{NamespaceEntry, NamespaceLabels, Snapshot};
-    use crate::no_proxy::portable::Author;
+    use crate::no_proxy::portable::{Author, unite};
 
     fn preset(number: usize, from: &[&str]) -> Arc<Preset> {
         let object = json!({
@@ -212,6 +209,30 @@ mod tests {
             ".host-1,host-1,.host-2,host-2,.mysql,mysql,localhost,127.0.0.1"
         );
         assert_eq!(get(&[&asking], &blog).1, ".host-2,host-2,.redis,redis,localhost,127.0.0.1");
+    }
+
+    #[test]
+    fn values_of_containers_are_united_the_same_whether_they_were_met_before_or_not() {
+        let snapshot = snapshot();
+        let namespace = snapshot.namespace("shop").unwrap();
+        let preset = preset(1, &[]);
+        let set = namespace.sets.get(&[&preset], namespace.derived);
+        let of_preset = List::parse("host-1", Author::Preset);
+        for round in 0..2 {
+            // More than are kept, and one that is too long.
+            for own in (0..9).map(|number| format!("own-{number}{}", ",x".repeat(number * 100))) {
+                let pod = format!(
+                    r#"{{"spec":{{"containers":[{{"env":[{{"name":"no_proxy","value":"{own}"}}]}}]}}}}"#
+                );
+                let pod = crate::inject::pod::Pod::from_slice(pod.as_bytes()).unwrap();
+                let outcomes = set.meet(&pod.spec.as_ref().unwrap().containers[0]);
+                let expected = unite([&of_preset, &List::parse(&own, Author::Pod)].into_iter());
+                assert!(
+                    matches!(outcomes.as_deref(), Some([Outcome::Merged { value, .. }]) if *value == expected),
+                    "round {round}: {outcomes:?}"
+                );
+            }
+        }
     }
 
     #[test]
