@@ -496,7 +496,14 @@ fn the_plain_install_and_its_certificate_modes_apply_and_apply_again() {
             kubectl(&["get", "deployment", "reach", "--namespace", NAMESPACE, "--output", "json"]);
         assert!(deployment.contains(arguments) && !deployment.contains("--ca-secret"), "{deployment}");
         let role = kubectl(&["get", "role", "reach", "--namespace", NAMESPACE, "--output", "json"]);
-        assert!(!role.contains("leases") && !role.contains("create\""), "{role}");
+        assert!(!role.contains("reach-ca"), "{role}");
+        let role: Value = serde_json::from_str(&role).expect("JSON");
+        let rules = role["rules"].as_array().expect("rules");
+        let of_secrets: Vec<_> =
+            rules.iter().filter(|rule| rule["resources"] == json!(["secrets"])).collect();
+        assert_eq!(of_secrets.len(), 1, "{role}");
+        assert_eq!(of_secrets[0]["resourceNames"], json!(["reach-tls"]));
+        assert_eq!(of_secrets[0]["verbs"], json!(["get", "list", "watch"]));
     }
     // And back.
     kubectl(&["apply", "--server-side", "--filename", text(&reach)]);

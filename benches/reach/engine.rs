@@ -34,6 +34,12 @@ pub fn reviews() -> Vec<Row> {
     });
     let as_written = fixture::snapshot(as_written, 0);
     let with_ca = fixture::snapshot(fixture::proxy().into_iter().chain([fixture::corporate_ca()]), 0);
+    // Other lists have come first, and more than are kept.
+    let crowded = fixture::snapshot(fixture::proxy(), 0);
+    for number in 0..16 {
+        let review = fixture::bytes(&fixture::review_with_list(&format!("other-{number}")));
+        let _ = admission::review(&review, &crowded, &fixture::metrics()).expect("a known namespace");
+    }
     let case = |review: &Value, snapshot, outcome| Case { bytes: fixture::bytes(review), snapshot, outcome };
     let cases = [
         case(&fixture::review(), &proxy, Outcome::injected),
@@ -41,6 +47,7 @@ pub fn reviews() -> Vec<Row> {
         case(&fixture::unmatched(), &proxy, Outcome::skipped),
         case(&fixture::injected(&proxy), &proxy, Outcome::unchanged),
         case(&fixture::review(), &as_written, Outcome::injected),
+        case(&fixture::review(), &crowded, Outcome::injected),
     ];
     let names = [
         "engine: review that is injected",
@@ -48,6 +55,7 @@ pub fn reviews() -> Vec<Row> {
         "engine: review that does not match",
         "engine: review that is already injected",
         "engine: review that is injected, no_proxy as written",
+        "engine: review that is injected, its own no_proxy not kept",
     ];
     let nanos = cost(&cases);
     let rows = names.iter().zip(&cases).zip(&nanos);

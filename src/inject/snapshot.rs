@@ -115,9 +115,8 @@ impl Snapshot {
 
     /// The same with what comes from the cluster.
     #[must_use]
-    pub fn with_derived(mut self, derived: Arc<ClusterLists>) -> Self {
-        self.derived = derived;
-        self
+    pub fn with_derived(self, derived: Arc<ClusterLists>) -> Self {
+        Self { derived, sets: PresetSets::default(), ..self }
     }
 
     /// The same with the Services of namespaces.
