@@ -22,11 +22,11 @@ use super::report::{Row, median};
 use super::{constant, fixture};
 
 /// How often both servers are started: which of its threads serves which connection is settled early in
-/// the life of a process, and makes a difference that stays.
-const STARTS: usize = 3;
+/// the life of a process, and makes a difference that stays: with three starts, one run in five was a tenth off.
+const STARTS: usize = 12;
 /// Rounds after each start; in each, both servers take turns. Many short ones: on a shared machine the
 /// same work costs half as much again from one second to the next, and so both sides see the same of it.
-const ROUNDS: usize = 60;
+const ROUNDS: usize = 15;
 /// Rounds before those, which do not count.
 const WARM_UP: usize = 5;
 /// Connections that are kept open to each server. An API server keeps a few to a webhook.
