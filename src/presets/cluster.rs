@@ -72,9 +72,9 @@ pub async fn watch(
             let is_refused = event.as_ref().is_err_and(|error| source.is_refused(error));
             failures.note(source, event.is_err() && !is_refused, Instant::now());
             if let (Some(notes), Ok(Event::Apply(item) | Event::InitApply(item))) = (&notes, &event)
-                && let Item::Preset { kind, key, is_news, .. } = item
+                && let Item::Preset { key, is_news, .. } = item
             {
-                notes.note(*kind, key, *is_news);
+                notes.note(key, *is_news);
             }
             match event {
                 Ok(event) => {

@@ -14,7 +14,7 @@ use crate::support::eventually;
 use crate::support::helm::{objects, root, text};
 use crate::support::installation::{Installation, VARIABLE, value};
 use crate::support::kubectl::Kubectl as _;
-use crate::support::load::Load;
+use crate::support::load::{Load, STORED};
 use crate::support::process::{Launcher, Process, bound, folder_of, programs};
 use crate::support::serve::Reach;
 
@@ -43,7 +43,8 @@ pub fn renews_and_reach_keeps_the_bundle(cluster: &Cluster) {
     let replicas = start(&release, manager);
     let first_ca = manager.issued(&release, "reach-tls", "ca.crt").expect("a CA");
 
-    let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(60));
+    let load =
+        Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(60), STORED);
     let mut calls = Calls::new(&release, &replicas);
     for _ in 0..BY_HAND {
         let leaf = manager.renew(&release, "reach-tls");
@@ -93,7 +94,8 @@ pub fn renews_and_its_injector_writes_the_bundle(cluster: &Cluster) {
     }
 
     // It goes on for a minute and a half, beside other tests.
-    let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(150));
+    let load =
+        Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(150), STORED);
     let mut calls = Calls::new(&release, &replicas);
     calls.until("it renews", |calls| calls.changes().iter().all(|&changes| changes >= RENEWALS));
     let ca = manager.renew(&release, "cainjected-ca");

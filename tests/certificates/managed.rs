@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::support::eventually;
 use crate::support::installation::{Installation, VARIABLE, base64};
-use crate::support::load::Load;
+use crate::support::load::{Load, STORED};
 use crate::support::pki::Ca;
 use crate::support::serve::Reach;
 
@@ -64,7 +64,8 @@ pub fn a_damaged_secret_costs_nothing(cluster: &Cluster) {
     let api = &release.apis[0];
     let mut replicas = release.serve(2);
     let first = release.await_one_ca(&replicas);
-    let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(50));
+    let load =
+        Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(50), STORED);
 
     let mut megabyte = String::new();
     while megabyte.len() < 700 * 1024 {

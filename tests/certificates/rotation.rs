@@ -10,7 +10,7 @@ use crate::calls::Calls;
 use crate::cluster::Cluster;
 use crate::support::PATIENCE;
 use crate::support::installation::{VARIABLE, value};
-use crate::support::load::Load;
+use crate::support::load::{Load, STORED};
 
 const REPLICAS: usize = 3;
 const LEAST: usize = 2000;
@@ -22,7 +22,8 @@ pub fn of_leaves_and_of_the_ca_fails_no_pod(cluster: &Cluster) {
     let replicas = release.serve(REPLICAS);
     let start = Instant::now();
     let first = release.await_one_ca(&replicas);
-    let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(60));
+    let load =
+        Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(60), STORED);
 
     let mut calls = Calls::new(&release, &replicas);
     let (mut published, mut promoted, mut unkeyed, mut dropped) = (None, None, None, None);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::support::eventually;
 use crate::support::installation::{Installation, VARIABLE, base64};
-use crate::support::load::Load;
+use crate::support::load::{Load, STORED};
 use crate::support::pki::{Ca, Pair};
 use crate::support::serve::Reach;
 
@@ -33,7 +33,8 @@ pub fn of_others_is_followed_and_what_is_bad_is_not_taken(cluster: &Cluster) {
     let first = first_ca.server(&name);
     write(&release, &first, &first_ca.pem);
     release.await_service(&replicas);
-    let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(60));
+    let load =
+        Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(60), STORED);
 
     let mut renewals = 0;
     let mut good = first;
@@ -130,7 +131,8 @@ pub fn with_the_bundle_of_an_injector_is_followed(cluster: &Cluster) {
     inject(&release, &first_ca.pem);
     release.await_service(&replicas);
 
-    let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(60));
+    let load =
+        Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(60), STORED);
     for _ in 0..3 {
         let next = first_ca.server(&name);
         write(&release, &next, &first_ca.pem);
@@ -142,7 +144,8 @@ pub fn with_the_bundle_of_an_injector_is_followed(cluster: &Cluster) {
 
     // That of cert-manager before 1.19 puts the new CA in the place of the old one, so API servers refuse the old certificate
     // from then on.
-    let load = Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(20));
+    let load =
+        Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(20), STORED);
     let next = second_ca.server(&name);
     write(&release, &next, &second_ca.pem);
     let start = Instant::now();

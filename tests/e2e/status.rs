@@ -92,7 +92,7 @@ pub fn says_what_lint_has_against_a_preset(cluster: &Cluster) {
     let (after, said) = conditions(cluster, &["podpreset", "late"]);
     assert_eq!(said, ["Usable True Valid", "Clean True NothingFound"]);
     assert_eq!(after["metadata"]["generation"], 2, "a status is no new generation");
-    // One of them does it, and all serve all the same.
+    // There is a Lease for it, and all serve all the same.
     let lease =
         cluster.control_plane.kubectl(&["get", "lease", "reach-status", "-n", "kube-system", "-o", "name"]);
     assert!(lease.status.success());

@@ -29,7 +29,7 @@ fn assert_unnoticed(product: &Product, what: &str, change: impl FnOnce()) {
     product.await_injection("change", true);
     let failed_open = product.failed_open();
     let start = Instant::now();
-    let load = Load::of_dry_runs(&product.kubeconfigs(), "change", PROXY_VARIABLE, PAUSE);
+    let load = Load::start(&product.kubeconfigs(), "change", PROXY_VARIABLE, PAUSE, None);
     load.await_pods(CREATIONS / 10);
     change();
     let during = load.so_far();

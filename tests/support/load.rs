@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use super::eventually;
 
 /// Every so many creations one is stored; the others are dry runs, which admission sees all the same.
-const STORED: usize = 20;
+pub const STORED: Option<usize> = Some(20);
 
 /// How many failures are remembered word by word.
 const REMEMBERED: usize = 5;
@@ -66,28 +66,9 @@ pub async fn client(kubeconfig: &Path) -> kube::Client {
 
 impl Load {
     /// Starts creating pods in a namespace through each of these clusters' API servers, over two connections each, with a
-    /// pause after each creation; one of [`STORED`] is stored. A pod is injected when each container has this variable with
-    /// this value.
+    /// pause after each creation; one of `stored` is stored, or none where pods would run. A pod is injected when each
+    /// container has this variable with this value.
     pub fn start(
-        kubeconfigs: &[&Path],
-        namespace: &str,
-        variable: (&'static str, &'static str),
-        pause: Duration,
-    ) -> Self {
-        Self::of(kubeconfigs, namespace, variable, pause, Some(STORED))
-    }
-
-    /// [`Self::start`] where pods would run: none is stored.
-    pub fn of_dry_runs(
-        kubeconfigs: &[&Path],
-        namespace: &str,
-        variable: (&'static str, &'static str),
-        pause: Duration,
-    ) -> Self {
-        Self::of(kubeconfigs, namespace, variable, pause, None)
-    }
-
-    fn of(
         kubeconfigs: &[&Path],
         namespace: &str,
         variable: (&'static str, &'static str),

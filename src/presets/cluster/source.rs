@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::status;
 use crate::api::validate::FieldError;
-use crate::api::{ClusterPodPreset, PodPreset, PresetKind};
+use crate::api::{ClusterPodPreset, PodPreset};
 use crate::api_server::{self, Waits};
 use crate::inject::preset::Preset;
 use crate::inject::snapshot::NamespaceLabels;
@@ -68,7 +68,6 @@ pub(super) struct Change {
 /// An object, reduced to what is kept.
 pub(super) enum Item {
     Preset {
-        kind: PresetKind,
         key: Key,
         compiled: Result<Arc<Preset>, Vec<FieldError>>,
         /// Its status is of another generation.
@@ -170,13 +169,7 @@ fn preset(object: &DynamicObject) -> Item {
             tracing::error!(namespace = %key.0, name = %key.1, %error, "preset left out, it cannot be used");
         }
     }
-    let is_namespaced = object.metadata.namespace.is_some();
-    Item::Preset {
-        kind: if is_namespaced { PresetKind::Namespaced } else { PresetKind::Cluster },
-        key,
-        compiled: compiled.map(Arc::new),
-        is_news: status::is_news(object),
-    }
+    Item::Preset { key, compiled: compiled.map(Arc::new), is_news: status::is_news(object) }
 }
 
 fn namespace(object: &PartialObjectMeta<Namespace>) -> Item {

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use super::source::Key;
 use crate::api::validate::FieldError;
-use crate::api::{ClusterPodPreset, PodPreset, PresetKind, PresetStatus};
+use crate::api::{ClusterPodPreset, PodPreset, PresetStatus};
 use crate::api_server::explain;
 use crate::lease::Lease;
 use crate::lint::{self, Facts, Finding, Severity, objects};
@@ -39,7 +39,6 @@ const SHOWN: usize = 3;
 /// What a watch says of a preset.
 #[derive(Debug)]
 pub struct Seen {
-    kind: PresetKind,
     key: Key,
     /// Its status is of another generation.
     is_news: bool,
@@ -54,20 +53,16 @@ pub struct Writer {
     client: Client,
     lease: Lease,
     news: mpsc::UnboundedReceiver<Seen>,
-    waiting: BTreeSet<(PresetKind, Key)>,
+    waiting: BTreeSet<Key>,
 }
-
-/// Nothing can be written: no right to do so, or a CRD without status.
-#[derive(Debug)]
-struct Refused(kube::Error);
 
 // === impl Notes ===
 
 impl Notes {
     /// Takes note of a preset.
-    pub(super) fn note(&self, kind: PresetKind, key: &Key, is_news: bool) {
+    pub(super) fn note(&self, key: &Key, is_news: bool) {
         // The writer may have given up.
-        let _ = self.0.send(Seen { kind, key: key.clone(), is_news });
+        let _ = self.0.send(Seen { key: key.clone(), is_news });
     }
 }
 
@@ -104,8 +99,8 @@ impl Writer {
                 && let Some(next) = self.waiting.pop_first()
             {
                 match self.write(&next).await {
-                    Ok(Ok(())) => sleep(PAUSE).await,
-                    Ok(Err(Refused(error))) => {
+                    Ok(()) => sleep(PAUSE).await,
+                    Err(error) if is_refusal(&error) => {
                         warn!(error = %explain(&error), "cannot write the status of presets, going on without");
                         return;
                     }
@@ -120,11 +115,11 @@ impl Writer {
         }
     }
 
-    fn take(&mut self, Seen { kind, key, is_news }: Seen) {
+    fn take(&mut self, Seen { key, is_news }: Seen) {
         if is_news {
-            self.waiting.insert((kind, key));
+            self.waiting.insert(key);
         } else {
-            self.waiting.remove(&(kind, key));
+            self.waiting.remove(&key);
         }
     }
 
@@ -135,24 +130,18 @@ impl Writer {
     }
 
     /// Writes the status of a preset, unless it is gone or has one.
-    async fn write(
-        &self,
-        (kind, (namespace, name)): &(PresetKind, Key),
-    ) -> kube::Result<Result<(), Refused>> {
-        let resource = match kind {
-            PresetKind::Cluster => ApiResource::erase::<ClusterPodPreset>(&()),
-            PresetKind::Namespaced => ApiResource::erase::<PodPreset>(&()),
+    async fn write(&self, (namespace, name): &Key) -> kube::Result<()> {
+        let client = self.client.clone();
+        let (resource, api): (_, Api<DynamicObject>) = if namespace.is_empty() {
+            let resource = ApiResource::erase::<ClusterPodPreset>(&());
+            let api = Api::all_with(client, &resource);
+            (resource, api)
+        } else {
+            let resource = ApiResource::erase::<PodPreset>(&());
+            let api = Api::namespaced_with(client, namespace, &resource);
+            (resource, api)
         };
-        let api: Api<DynamicObject> = match kind {
-            PresetKind::Cluster => Api::all_with(self.client.clone(), &resource),
-            PresetKind::Namespaced => Api::namespaced_with(self.client.clone(), namespace, &resource),
-        };
-        let object = match api.get_opt(name).await {
-            Ok(object) => object.filter(is_news),
-            Err(error) if is_refusal(&error) => return Ok(Err(Refused(error))),
-            Err(error) => return Err(error),
-        };
-        let Some(object) = object else { return Ok(Ok(())) };
+        let Some(object) = api.get_opt(name).await?.filter(is_news) else { return Ok(()) };
         let status = status(&object, &Time(Timestamp::now()));
         // With the uid, so that it is no other preset of the same name.
         let apply = json!({
@@ -163,18 +152,18 @@ impl Writer {
         });
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         match api.patch_status(name, &parameters, &Patch::Apply(apply)).await {
-            Ok(_) => Ok(Ok(())),
-            // Gone, or another one by now: the watch brings what there is.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Ok(())),
-            Err(error) if is_refusal(&error) => match api.get_opt(name).await? {
-                Some(_) => Ok(Err(Refused(error))),
-                None => Ok(Ok(())),
-            },
-            Err(error) => Err(error),
+            // Another one by now: the watch brings what there is.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            // Gone, or a CRD without status.
+            Err(kube::Error::Api(status)) if status.code == 404 && api.get_opt(name).await?.is_none() => {
+                Ok(())
+            }
+            written => written.map(drop),
         }
     }
 }
 
+/// Nothing can be written: no right to do so, or a CRD without status.
 fn is_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 403..=405))
 }

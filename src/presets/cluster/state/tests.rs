@@ -13,12 +13,7 @@ fn preset(source: &str) -> Item {
         "spec": {"noProxyFrom": [source]},
     });
     let preset = directory::preset(&object).expect("a preset");
-    Item::Preset {
-        kind: PresetKind::Cluster,
-        key: ("".into(), source.into()),
-        compiled: Ok(Arc::new(preset)),
-        is_news: false,
-    }
+    Item::Preset { key: ("".into(), source.into()), compiled: Ok(Arc::new(preset)), is_news: false }
 }
 
 fn namespace(name: &str) -> Item {
