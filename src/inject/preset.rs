@@ -1,5 +1,6 @@
 //! A preset as the engine uses it: parsed and checked once, when it changes.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::Hasher;
 
@@ -246,6 +247,19 @@ impl Preset {
     #[must_use]
     pub fn no_proxy_from(&self) -> &[NoProxySource] {
         &self.no_proxy_from
+    }
+
+    /// Whether it is for every pod of every namespace.
+    #[must_use]
+    pub fn selects_everything(&self) -> bool {
+        let all = Selector::default();
+        self.level == PresetLevel::Cluster && self.namespace_selector == all && self.selector == all
+    }
+
+    /// The order in which presets of one level are used: priority, high first; then name.
+    #[must_use]
+    pub fn order_of_use(&self, other: &Self) -> Ordering {
+        other.priority.cmp(&self.priority).then_with(|| self.name.cmp(&other.name))
     }
 
     pub(super) fn excludes(&self, container: &str) -> bool {

@@ -119,10 +119,10 @@ impl Selector {
 // === impl Level ===
 
 impl Level {
-    /// Puts presets of one level in order (priority, high first; then name) and indexes them.
+    /// Puts presets of one level in [order of use](Preset::order_of_use) and indexes them.
     #[must_use]
     pub fn new(mut presets: Vec<Arc<Preset>>) -> Self {
-        presets.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.name.cmp(&b.name)));
+        presets.sort_by(|a, b| a.order_of_use(b));
         let mut level = Self::default();
         let mut rest = Vec::new();
         for (position, preset) in (0..).zip(&presets) {

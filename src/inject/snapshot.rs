@@ -187,6 +187,12 @@ impl Snapshot {
 // === impl Derived ===
 
 impl<'s> Derived<'s> {
+    /// For what is in no namespace, such as a host: all but the Services of one, whose names only its pods can resolve.
+    #[must_use]
+    pub fn of_cluster(cluster: &'s ClusterLists) -> Self {
+        Self { cluster, services: None }
+    }
+
     /// The Services of the namespace.
     pub(super) fn services(self) -> Option<&'s Arc<List>> {
         self.services

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::entries;
 use super::entry::{Entry, Name, NameForm};
@@ -50,6 +50,9 @@ enum Class {
 pub enum Author {
     /// A preset. What makes a client fail for every URL is left out of it.
     Preset,
+    /// A preset, as hosts get it: the same with IPv6 networks. What fails because of them is httpx, which runs in pods;
+    /// what a host runs for everybody (containerd, kubelet, CRI-O: Go) reads them.
+    Host,
     /// The pod itself, from which nothing is ever taken away.
     Pod,
 }
@@ -72,6 +75,10 @@ impl List {
         let mut left_out = Vec::new();
         for written in entries(text) {
             let entry = Entry::parse(written);
+            if let (Author::Host, Entry::Network(IpNet::V6(net))) = (author, &entry) {
+                expand_v6(*net, &mut items);
+                continue;
+            }
             if !breaks_clients(&entry, written) {
                 expand(&entry, written, &mut items);
                 continue;
@@ -81,7 +88,7 @@ impl List {
                 expand(&Entry::Address(address.into()), written, &mut items);
             }
             match author {
-                Author::Preset => left_out.push(written.into()),
+                Author::Preset | Author::Host => left_out.push(written.into()),
                 Author::Pod => items.push(Item::new(Class::Other, 0, written.into())),
             }
         }
@@ -210,6 +217,16 @@ fn expand(entry: &Entry, written: &str, items: &mut Vec<Item>) {
     }
 }
 
+/// What an IPv6 network becomes: as with IPv4, the address that was written stays beside it. It is spelled as RFC 5952
+/// says, which is what the standard library writes.
+fn expand_v6(net: Ipv6Net, items: &mut Vec<Item>) {
+    let masked = net.trunc();
+    if net.addr() != masked.addr() || net.prefix_len() == 128 {
+        items.push(Item::new(Class::Address, net.addr().into(), net.addr().to_string().into()));
+    }
+    items.push(Item::new(Class::Network, masked.addr().into(), masked.to_string().into()));
+}
+
 /// Whether this entry makes a client fail for every URL, not only for those that it is about. httpx is the only one.
 fn breaks_clients(entry: &Entry, written: &str) -> bool {
     match entry {
@@ -313,6 +330,22 @@ mod tests {
         assert_eq!(portable(&["*,*"]), "*");
         assert_eq!(portable(&["a", "*"]), "*");
         assert_eq!(portable(&["a", "b,*"]), ".a,a,.b,b,localhost,127.0.0.1,*");
+    }
+
+    #[test]
+    fn hosts_have_ipv6_networks_in_one_spelling_and_nothing_else_that_breaks_clients() {
+        let written =
+            "2001:DB8:0:0::/32,fd00::1/64,fd00:0:0::2/128,10.0.0.0/8,[fd00::1]:80,b\u{fc}cher.example,ok";
+        let list = List::parse(written, Author::Host);
+        assert_eq!(
+            unite([&list].into_iter()),
+            ".ok,ok,localhost,127.0.0.1,fd00::1,fd00::2,10.0.0.0/8,2001:db8::/32,fd00::/64,fd00::2/128"
+        );
+        let left_out: Vec<&str> = list.left_out().iter().map(|entry| &**entry).collect();
+        assert_eq!(left_out, ["[fd00::1]:80", "b\u{fc}cher.example"]);
+        // As for pods: alone, it stays alone.
+        let any = [List::parse("*", Author::Host), list];
+        assert_eq!(unite(any.iter()), "*");
     }
 
     #[test]
