@@ -1,7 +1,7 @@
 //! reach gives every workload of a Kubernetes cluster the right HTTP proxy configuration.
 //!
 //! The map: bytes go through [`admission`], [`inject`] decides over one snapshot of [`presets`], and a
-//! patch comes back. `inject`, `no_proxy`, `clients` and `manifest` are pure; the rest is a thin edge around them.
+//! patch comes back. `inject`, `no_proxy`, `clients`, `host` and `manifest` are pure; the rest is a thin edge around them.
 
 pub mod admin; // livez, readyz, metrics
 pub mod admission; // AdmissionReview in, AdmissionReview out
@@ -10,6 +10,7 @@ mod api_server; // how its errors read, when to ask it again
 pub mod certs; // the serving certificate
 pub mod cli; // one file per command
 pub mod clients; // how HTTP clients read their proxy variables
+pub mod host; // the same presets as files of a host
 pub mod inject; // the engine: pod + presets -> what to add
 pub mod lease; // a Lease, taken when there is something to do
 pub mod lint; // the rules of `reach lint`

@@ -1,0 +1,407 @@
+//! What hosts get: the proxy variables of `ClusterPodPreset`s, merged by the code that merges them for pods.
+//!
+//! A host differs from a pod in three things. It is in no namespace, so it gets presets for everything or those that
+//! are named, and no names of Services of one namespace. Nothing replaces `$(NAME)` or reads a Secret for it, so a value
+//! has to be there itself. And it may have IPv6 networks in `no_proxy` ([`Author::Host`]).
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::inject::merge::{self, Part, Resolved, Value, VariableConflict};
+use crate::inject::preset::{Preset, PresetLevel, ProxyVariable, VariableValue};
+use crate::inject::snapshot::{ClusterLists, Derived};
+use crate::no_proxy::portable::{self, Author, List};
+
+/// The variables that hosts get, in the order in which they are written: proxies, then what goes past them.
+pub const FAMILIES: [ProxyVariable; 5] =
+    [ProxyVariable::Http, ProxyVariable::Https, ProxyVariable::Ftp, ProxyVariable::All, ProxyVariable::No];
+
+/// A proxy variable and its value, which is never empty: reqwest takes an empty `HTTP_PROXY` for one that is set and
+/// looks no further, so a variable without a value is left out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The variable, in both spellings: a host's files are for every client, whatever `letterCase` says for pods.
+    pub proxy: ProxyVariable,
+    /// The value; it may hold a password.
+    pub value: String,
+}
+
+/// What hosts get.
+#[derive(Debug, Default)]
+pub struct Values {
+    /// The variables, in the order of [`FAMILIES`].
+    pub settings: Vec<Setting>,
+    /// Entries of `no_proxy` that are left out, each with the preset that has it.
+    pub left_out: Vec<LeftOut>,
+    /// Items of proxy variables that are not followed.
+    pub conflicts: Vec<VariableConflict>,
+}
+
+/// An entry of `no_proxy` that makes a client fail for every URL, on hosts too.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The preset, as `kind/name`.
+    pub preset: String,
+    /// The entry as written; it may hold a password.
+    pub entry: String,
+}
+
+/// Why a preset cannot say what hosts get. Messages show no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// No such preset.
+    #[error("there is no ClusterPodPreset {name}: {}", expected(.known))]
+    NoPreset {
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// The value is in a Secret.
+    #[error(
+        "{preset}: {variable} comes from key {key} of Secret {secret}, which a host cannot read: give hosts a preset in which {variable} has a value"
+    )]
+    Secret {
+        /// The preset, as `kind/name`.
+        preset: String,
+        /// The variable, as the preset writes it.
+        variable: String,
+        /// Name of the Secret.
+        secret: String,
+        /// Key in it.
+        key: String,
+    },
+    /// The value comes from somewhere else that only the kubelet reads.
+    #[error(
+        "{preset}: {variable} comes from {field}, which a host cannot read: give hosts a preset in which {variable} has a value"
+    )]
+    Elsewhere {
+        /// The preset, as `kind/name`.
+        preset: String,
+        /// The variable, as the preset writes it.
+        variable: String,
+        /// The field of `valueFrom`.
+        field: String,
+    },
+    /// The value has something in it that the kubelet replaces.
+    #[error(
+        "{preset}: {variable} has $( or $$ in it, which only the kubelet replaces: write what it stands for, and a dollar sign in a URL as %24"
+    )]
+    Reference {
+        /// The preset, as `kind/name`.
+        preset: String,
+        /// The variable, as the preset writes it.
+        variable: String,
+    },
+}
+
+/// The presets that hosts get, in order of use: those `ClusterPodPreset`s that select every pod of every namespace, or
+/// those with these names, whatever they select.
+///
+/// A preset for some namespaces says nothing of a host, on which the pods of all of them run.
+pub fn select(presets: &[Arc<Preset>], names: &[&str]) -> Result<Vec<Arc<Preset>>, Vec<ValueError>> {
+    let mut cluster: Vec<&Arc<Preset>> =
+        presets.iter().filter(|preset| preset.level == PresetLevel::Cluster).collect();
+    cluster.sort_by(|a, b| a.order_of_use(b));
+    let is_unknown = |name: &&&str| cluster.iter().all(|preset| *preset.name != ***name);
+    let known = || cluster.iter().map(|preset| preset.name.to_string()).collect();
+    let no_preset = |name: &&str| ValueError::NoPreset { name: (*name).to_owned(), known: known() };
+    let unknown: Vec<ValueError> = names.iter().filter(is_unknown).map(no_preset).collect();
+    if !unknown.is_empty() {
+        return Err(unknown);
+    }
+    let is_meant = |preset: &&Arc<Preset>| {
+        if names.is_empty() { preset.selects_everything() } else { names.contains(&&*preset.name) }
+    };
+    Ok(cluster.into_iter().filter(is_meant).cloned().collect())
+}
+
+/// What hosts get of presets, given in order of use. `cluster` is what `noProxyFrom` of them asks for, as far as it is
+/// the same in every namespace.
+///
+/// Every error is reported, those of variables that hosts do not get are none.
+pub fn values(presets: &[Arc<Preset>], cluster: &ClusterLists) -> Result<Values, Vec<ValueError>> {
+    let (variables, conflicts) = merge::resolve(presets, Derived::of_cluster(cluster));
+    let is_proxy = |conflict: &VariableConflict| ProxyVariable::of(conflict.variable()).is_some();
+    let mut values =
+        Values { conflicts: conflicts.into_iter().filter(is_proxy).collect(), ..Values::default() };
+    let mut errors = Vec::new();
+    for proxy in FAMILIES {
+        let is_it = |variable: &&Resolved| ProxyVariable::of(&variable.identity().name) == Some(proxy);
+        let Some(variable) = variables.iter().find(is_it) else { continue };
+        match value(variable, cluster, &mut values.left_out) {
+            Ok(value) if value.is_empty() => {}
+            Ok(value) => values.settings.push(Setting { proxy, value }),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(values) } else { Err(errors) }
+}
+
+fn value(
+    variable: &Resolved,
+    cluster: &ClusterLists,
+    left_out: &mut Vec<LeftOut>,
+) -> Result<String, ValueError> {
+    for part in &variable.parts {
+        if let VariableValue::Source(json) = &part.variable().value {
+            return Err(sourced(part, json));
+        }
+    }
+    if let Some(part) = variable.parts.iter().find(|part| has_reference(literal(part))) {
+        return Err(ValueError::Reference {
+            preset: part.preset.to_string(),
+            variable: part.variable().name.to_string(),
+        });
+    }
+    Ok(match &variable.value {
+        Value::Portable { list, .. } => no_proxy(variable, list, cluster, left_out),
+        value => value.literal().unwrap_or_default().to_owned(),
+    })
+}
+
+/// The list that pods get, with the IPv6 networks that were left out of it.
+fn no_proxy(variable: &Resolved, list: &List, cluster: &ClusterLists, left_out: &mut Vec<LeftOut>) -> String {
+    let mut lists = vec![list.clone()];
+    for part in &variable.parts {
+        let own = List::parse(literal(part), Author::Host);
+        left_out.extend(
+            own.left_out()
+                .iter()
+                .map(|entry| LeftOut { preset: part.preset.to_string(), entry: entry.to_string() }),
+        );
+        lists.push(own);
+        // What is left out of these is known to be networks: they are made of what a cluster says of itself.
+        for of_cluster in Derived::of_cluster(cluster).lists(part.preset.no_proxy_from()) {
+            lists.push(List::parse(&of_cluster.left_out().join(","), Author::Host));
+        }
+    }
+    portable::unite(lists.iter())
+}
+
+fn literal(part: &Part) -> &str {
+    match &part.variable().value {
+        VariableValue::Literal(text) => text,
+        VariableValue::Source(_) | VariableValue::Java => "",
+    }
+}
+
+/// Whether the kubelet makes something else of it (`expansion.Expand` of Kubernetes: `$(NAME)` is the variable, `$$` is `$`).
+fn has_reference(text: &str) -> bool {
+    text.contains("$(") || text.contains("$$")
+}
+
+fn sourced(part: &Part, json: &str) -> ValueError {
+    let preset = part.preset.to_string();
+    let variable = part.variable().name.to_string();
+    let from: Json = serde_json::from_str(json).unwrap_or_default();
+    let text = |field: &str| from["secretKeyRef"][field].as_str().unwrap_or_default().to_owned();
+    if from["secretKeyRef"].is_object() {
+        return ValueError::Secret { preset, variable, secret: text("name"), key: text("key") };
+    }
+    let field = from.as_object().and_then(|from| from.keys().next()).map_or("valueFrom", String::as_str);
+    ValueError::Elsewhere { preset, variable, field: field.to_owned() }
+}
+
+fn expected(names: &[String]) -> String {
+    if names.is_empty() {
+        "there is none at all".to_owned()
+    } else {
+        format!("expected one of {}", names.join(", "))
+    }
+}
+
+// === impl Setting ===
+
+impl Setting {
+    /// The names under which it is written, lower case first. The values are the same: Go and reqwest prefer upper case,
+    /// all others lower, and wget reads nothing else.
+    #[must_use]
+    pub fn names(&self) -> [&'static str; 2] {
+        [self.proxy.lower(), self.proxy.upper()]
+    }
+}
+
+/// Without the value, which may be a secret.
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setting").field("proxy", &self.proxy).finish_non_exhaustive()
+    }
+}
+
+/// Without the entry, in which a password may stand.
+impl fmt::Debug for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeftOut").field("preset", &self.preset).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::PodPreset;
+    use crate::inject::snapshot::{NamespaceLabels, Snapshot};
+
+    fn preset(name: &str, spec: &Json) -> Arc<Preset> {
+        let object = json!({
+            "apiVersion": "reach.dev/v1alpha1",
+            "kind": "ClusterPodPreset",
+            "metadata": {"name": name},
+            "spec": spec,
+        });
+        Arc::new(Preset::cluster(&serde_json::from_value(object).unwrap()).unwrap())
+    }
+
+    fn env(name: &str, env: &[(&str, &str)]) -> Arc<Preset> {
+        let env: Vec<Json> = env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        preset(name, &json!({"env": env}))
+    }
+
+    fn pairs(presets: &[Arc<Preset>]) -> Vec<(&'static str, String)> {
+        let values = values(presets, &ClusterLists::default()).unwrap();
+        values.settings.into_iter().map(|setting| (setting.proxy.lower(), setting.value)).collect()
+    }
+
+    fn names(presets: &[Arc<Preset>]) -> Vec<&str> {
+        presets.iter().map(|preset| &*preset.name).collect()
+    }
+
+    #[test]
+    fn hosts_get_presets_for_everything_or_those_that_are_named() {
+        let labels = json!({"matchLabels": {"team": "a"}});
+        let namespaced = json!({
+            "apiVersion": "reach.dev/v1alpha1",
+            "kind": "PodPreset",
+            "metadata": {"name": "shop", "namespace": "shop"},
+            "spec": {},
+        });
+        let namespaced: PodPreset = serde_json::from_value(namespaced).unwrap();
+        let presets = [
+            preset("b", &json!({})),
+            preset("a", &json!({"namespaceSelector": {}, "selector": {}})),
+            preset("some-namespaces", &json!({"namespaceSelector": labels})),
+            preset("some-pods", &json!({"selector": labels})),
+            preset("first", &json!({"priority": 1})),
+            Arc::new(Preset::namespaced(&namespaced).unwrap()),
+        ];
+        assert_eq!(names(&select(&presets, &[]).unwrap()), ["first", "a", "b"]);
+        assert_eq!(names(&select(&presets, &["some-pods", "b"]).unwrap()), ["b", "some-pods"]);
+        let errors = select(&presets, &["b", "shop", "c"]).unwrap_err();
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["shop", "c"].map(|name| format!(
+                "there is no ClusterPodPreset {name}: expected one of first, a, b, some-namespaces, some-pods"
+            ))
+        );
+        let error = select(&[], &["c"]).unwrap_err()[0].to_string();
+        assert_eq!(error, "there is no ClusterPodPreset c: there is none at all");
+    }
+
+    #[test]
+    fn hosts_get_the_proxy_variables_in_one_order_and_no_empty_one() {
+        let presets = [
+            env("a", &[("no_proxy", ".corp"), ("HTTPS_PROXY", "http://p:1"), ("ftp_proxy", "")]),
+            env("b", &[("all_proxy", "socks5h://p:2"), ("http_proxy", "http://p:3"), ("PATH", "/bin")]),
+            env("c", &[("no_proxy", "web"), ("http_proxy", "http://other:1")]),
+        ];
+        let expected = [
+            ("http_proxy", "http://p:3"),
+            ("https_proxy", "http://p:1"),
+            ("all_proxy", "socks5h://p:2"),
+            ("no_proxy", ".corp,corp,.web,web,localhost,127.0.0.1"),
+        ];
+        assert_eq!(pairs(&presets), expected.map(|(name, value)| (name, value.to_owned())));
+        let conflicts = values(&presets, &ClusterLists::default()).unwrap().conflicts;
+        assert_eq!(conflicts.iter().map(VariableConflict::variable).collect::<Vec<_>>(), ["http_proxy"]);
+        assert!(pairs(&[]).is_empty());
+    }
+
+    #[test]
+    fn the_list_of_hosts_is_that_of_pods_and_ipv6_networks() {
+        let cluster = ClusterLists {
+            all_services: List::parse("mysql.shop", Author::Preset),
+            cluster_network: List::parse("10.96.0.1,10.96.0.0/12,fd00:96::/112", Author::Preset),
+            nodes: List::parse("10.0.0.5", Author::Preset),
+        };
+        let written = ".svc,2001:DB8::/32,fd00:1::1,b\u{fc}cher.example,10.1.2.3/8";
+        let presets = [preset(
+            "corporate",
+            &json!({
+                "noProxyFrom": ["Services", "AllServices", "ClusterNetwork"],
+                "env": [{"name": "no_proxy", "value": written}],
+            }),
+        )];
+        let of_host = values(&presets, &cluster).unwrap();
+        let snapshot = Snapshot::from_parts(
+            presets.iter().cloned(),
+            [("shop".into(), NamespaceLabels::default())],
+            false,
+        )
+        .with_derived(Arc::new(cluster));
+        let namespace = snapshot.namespace("shop").unwrap();
+        let pod = crate::inject::pod::Pod::from_slice(br#"{"spec":{"containers":[{"name":"c"}]}}"#).unwrap();
+        let plan = crate::inject::plan(&namespace, &pod, crate::inject::Target::Pod).unwrap().unwrap();
+        let (variable, _) = plan.variables(&plan.containers[0]).next().unwrap();
+        let of_pod = variable.value.literal().unwrap();
+        let of_host_entries: Vec<&str> = of_host.settings[0].value.split(',').collect();
+        let more: Vec<&str> = of_host_entries
+            .iter()
+            .copied()
+            .filter(|entry| !of_pod.split(',').any(|own| own == *entry))
+            .collect();
+        assert_eq!(more, ["2001:db8::/32", "fd00:96::/112"]);
+        let same: Vec<&str> = of_host_entries.into_iter().filter(|entry| !more.contains(entry)).collect();
+        assert_eq!(same.join(","), of_pod);
+        let left_out = [("ClusterPodPreset/corporate".to_owned(), "b\u{fc}cher.example".to_owned())];
+        let told: Vec<_> = of_host.left_out.into_iter().map(|left| (left.preset, left.entry)).collect();
+        assert_eq!(told, left_out);
+    }
+
+    #[test]
+    fn lists_that_are_not_made_portable_stay_as_they_are() {
+        let written = json!([{"name": "no_proxy", "value": "B, fd00::1/64"}]);
+        let presets = [preset("a", &json!({"noProxyForm": "AsWritten", "env": written}))];
+        assert_eq!(pairs(&presets), [("no_proxy", "B,fd00::1/64".to_owned())]);
+        assert_eq!(pairs(&[env("a", &[("no_proxy", "*")])]), [("no_proxy", "*".to_owned())]);
+    }
+
+    #[test]
+    fn what_only_the_kubelet_can_read_is_an_error_without_a_value() {
+        let from = |from: &Json| json!({"env": [{"name": "HTTP_PROXY", "valueFrom": from}]});
+        let secret = json!({"secretKeyRef": {"name": "proxy", "key": "url"}});
+        let config_map = json!({"configMapKeyRef": {"name": "proxy", "key": "url"}});
+        let cases = [
+            (
+                preset("a", &from(&secret)),
+                "ClusterPodPreset/a: HTTP_PROXY comes from key url of Secret proxy, which a host cannot read: give hosts a preset in which HTTP_PROXY has a value",
+            ),
+            (
+                preset("a", &from(&config_map)),
+                "ClusterPodPreset/a: HTTP_PROXY comes from configMapKeyRef, which a host cannot read: give hosts a preset in which HTTP_PROXY has a value",
+            ),
+            (
+                env("a", &[("http_proxy", "http://me:$(PASSWORD)@p:1")]),
+                "ClusterPodPreset/a: http_proxy has $( or $$ in it, which only the kubelet replaces: write what it stands for, and a dollar sign in a URL as %24",
+            ),
+        ];
+        for (preset, expected) in cases {
+            let errors = values(&[preset], &ClusterLists::default()).unwrap_err();
+            assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+        }
+        // What is not followed, and what hosts do not get, needs no value.
+        let other =
+            json!({"env": [{"name": "TOKEN", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]});
+        assert!(pairs(&[preset("a", &other)]).is_empty());
+    }
+
+    #[test]
+    fn neither_values_nor_entries_are_shown() {
+        let presets = [env("a", &[("http_proxy", "http://me:s3cret@p:1"), ("no_proxy", "[me:s3cret@p]:1x")])];
+        let values = values(&presets, &ClusterLists::default()).unwrap();
+        assert!(!format!("{values:?}").contains("s3cret"));
+    }
+}
