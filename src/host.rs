@@ -1,6 +1,7 @@
 //! Hosts: the presets that pods get, as files of the operating system and the container runtime of a node.
 //!
-//! [`values`] says what hosts get, by the same merge as for pods.
+//! [`values`] says what hosts get, by the same merge as for pods; [`targets`] writes it as each reader of a file wants it.
 //! Pure: no clock, no I/O, no logging.
 
+pub mod targets;
 pub mod values;
