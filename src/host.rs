@@ -3,5 +3,6 @@
 //! [`values`] says what hosts get, by the same merge as for pods; [`targets`] writes it as each reader of a file wants it.
 //! Pure: no clock, no I/O, no logging.
 
+pub mod cluster_api;
 pub mod targets;
 pub mod values;
