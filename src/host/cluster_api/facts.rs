@@ -46,8 +46,8 @@ pub(super) struct Known {
     pub(super) pools: Vec<(usize, Arc<Pool>)>,
     /// Failure domains that the selector of a cluster takes, whose vCenter is not that of the cluster.
     pub(super) strange_zones: Vec<Place>,
-    /// Configurations and templates, whose files are looked at.
-    pub(super) configurations: Vec<usize>,
+    /// Pools that the endpoint of the cluster itself is taken from.
+    pub(super) endpoint_pools: Vec<usize>,
 }
 
 /// Collects the entries of a group.
@@ -82,7 +82,7 @@ pub(super) fn group<'m>(
         has_domain: false,
     };
     collector.members(members);
-    let Collector { report, mut entries, mut known, objects, .. } = collector;
+    let Collector { report, mut entries, known, objects, .. } = collector;
     // Not by their place in the stream, which people change.
     entries.sort_by(|a, b| a.from.cmp(&b.from).then_with(|| name(objects, a).cmp(&name(objects, b))));
     let mut seen = std::collections::HashSet::new();
@@ -90,7 +90,6 @@ pub(super) fn group<'m>(
     let Report { wrong, mut notes } = report;
     notes.sort();
     notes.dedup();
-    known.configurations = [&*members.configurations, &*members.templates].concat();
     let group = Group {
         cluster: members.clusters.first().copied(),
         class: members.classes.first().copied(),
@@ -513,7 +512,15 @@ impl<'m> Collector<'_, 'm> {
         let elsewhere =
             cluster.and_then(|cluster| cluster.value["metadata"]["annotations"][POOL_NAMESPACE].as_str());
         match self.pools.of_labels(self.links, object, elsewhere.unwrap_or(&object.namespace)) {
-            Ok(found) => found.into_iter().for_each(|index| self.pool(index)),
+            Ok(found) => {
+                if object.kind == "VSphereCluster" {
+                    self.known.endpoint_pools.extend(&found);
+                }
+                for index in found {
+                    self.pool(index);
+                }
+            }
+            Err(_) if self.mode == NodeRanges::None => {}
             Err(name) => {
                 let message =
                     format!("IPPool {name} is not among the documents: its addresses are not in the list");

@@ -7,7 +7,7 @@ use super::{Finding, Object};
 use crate::no_proxy::entry::{Entry, NameForm};
 
 /// A field of an object.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Field<'m> {
     pub(super) object: &'m Object,
     pub(super) index: usize,

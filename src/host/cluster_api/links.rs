@@ -6,7 +6,6 @@ use super::field::{Field, Place, Report};
 use super::{BOOTSTRAP, CLUSTER_NAME, CONTROL_PLANE, CORE, Finding, INFRASTRUCTURE, Manifests, Object};
 
 /// The objects of a stream by their names.
-#[derive(Debug)]
 pub(super) struct Links<'m> {
     manifests: &'m Manifests,
     by_name: HashMap<(&'m str, &'m str, &'m str, &'m str), Vec<usize>>,
@@ -17,7 +16,7 @@ pub(super) struct Links<'m> {
 }
 
 /// What belongs to a group.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Members<'m> {
     /// The `Cluster`; more than one if the stream has it more than once.
     pub(super) clusters: Vec<usize>,
@@ -36,7 +35,7 @@ pub(super) struct Members<'m> {
 }
 
 /// A reference to an object.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Reference<'m> {
     pub(super) group: &'m str,
     pub(super) kind: &'m str,
