@@ -104,9 +104,13 @@ impl Check<'_> {
     fn virtual_addresses(&mut self) {
         let known = &self.group.known;
         for (vip, place) in &known.vips {
-            // Of variables nobody knows whether they are the same.
+            // Nobody knows whether two variables are the same, and what address a name has.
+            let is_address = |host: &str| host.parse::<IpAddr>().is_ok();
             let may_be_it = |(host, _): &(String, Place)| {
-                *host == vip.address || has_variable(host) || has_variable(&vip.address)
+                *host == vip.address
+                    || has_variable(host)
+                    || has_variable(&vip.address)
+                    || is_address(host) != is_address(&vip.address)
             };
             if let Some((endpoint, elsewhere)) = known.endpoints.first()
                 && !known.endpoints.iter().any(may_be_it)

@@ -1,6 +1,8 @@
 //! Reading fields of objects: what is missing is nothing, what is of another type is an error that names the field, and
 //! what is a variable of clusterctl is told apart from both.
 
+use std::borrow::Cow;
+
 use serde_json::Value as Json;
 
 use super::{Finding, Object};
@@ -129,6 +131,14 @@ impl<'m> Field<'m> {
         }
     }
 
+    /// Whether it is true; not if it is not there.
+    pub(super) fn truth(&self, report: &mut Report) -> bool {
+        match self.value {
+            Json::Bool(truth) if !self.is_cut => *truth,
+            _ => self.other("true or false", report).unwrap_or_default(),
+        }
+    }
+
     /// What is not as expected: nothing, a variable, or wrong.
     fn other<T>(&self, expected: &str, report: &mut Report) -> Option<T> {
         match self.value {
@@ -180,6 +190,11 @@ impl Place {
 /// Whether a text has a variable of clusterctl in it.
 pub(super) fn has_variable(text: &str) -> bool {
     text.contains("${")
+}
+
+/// A text in which variables are written in one way: clusterctl passes over blanks in `${ X }`.
+pub(super) fn in_one_way(text: &str) -> Cow<'_, str> {
+    if has_variable(text) && text.contains(' ') { text.replace(' ', "").into() } else { text.into() }
 }
 
 /// Whether a text with a variable can stand in a list: what separates entries must not be in a default.

@@ -11,9 +11,9 @@ use super::links::Links;
 use super::{Finding, Manifests, NodeRanges, Object};
 
 /// The group of the in-cluster IPAM provider.
-pub(super) const IN_CLUSTER: &str = "ipam.cluster.x-k8s.io";
+const IN_CLUSTER: &str = "ipam.cluster.x-k8s.io";
 /// The group of metal3's IP address manager.
-pub(super) const METAL3: &str = "ipam.metal3.io";
+const METAL3: &str = "ipam.metal3.io";
 
 /// The label of a template that names a pool of metal3, for capv-static-ip.
 const POOL_NAME: &str = "cluster.x-k8s.io/ip-pool-name";
@@ -140,7 +140,7 @@ fn in_cluster(spec: &Field<'_>, report: &mut Report) -> Pool {
     let mut pool = Pool::default();
     let mut part = Part {
         gateway: spec.at("gateway").address(report),
-        has_reserved: spec.at("allocateReservedIPAddresses").value.as_bool().unwrap_or_default(),
+        has_reserved: spec.at("allocateReservedIPAddresses").truth(report),
         ..Part::default()
     };
     for field in spec.at("addresses").items(report) {

@@ -82,6 +82,7 @@ fn the_virtual_address_is_the_endpoint_in_the_network_of_machines_and_no_machine
     // Nobody knows what variables will be.
     assert_eq!(in_pool("${A}", "10.0.0.6", &open), Vec::<String>::new());
     assert_eq!(in_pool("10.0.0.6", "${B}", &open), Vec::<String>::new());
+    assert_eq!(in_pool("api.corp.example", "10.0.0.6", &open), Vec::<String>::new());
 }
 
 #[test]
