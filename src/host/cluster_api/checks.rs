@@ -289,6 +289,12 @@ impl Check<'_> {
         // Types were looked at when the entries were derived.
         let mut report = Report::default();
         let is_cloud_init = spec.at("format").value != "ignition";
+        let networking = spec.at("clusterConfiguration.networking");
+        if networking.value.as_object().is_some_and(|members| !members.is_empty()) {
+            let message = "Cluster API drops this since 1.11 and takes what the Cluster says: write it into \
+                           spec.clusterNetwork of the Cluster";
+            self.found.push(networking.finding("dropped-networking", message.to_owned()));
+        }
         if self.has_proxy() {
             self.downloads(&spec, &mut report);
         }

@@ -57,9 +57,9 @@ struct Collector<'c, 'm> {
     report: Report,
     entries: Vec<Entry>,
     known: Known,
-    /// Somebody names the network of Services.
+    /// The `Cluster` names a network of Services.
     has_services: bool,
-    /// Somebody names the domain.
+    /// The `Cluster` names a domain.
     has_domain: bool,
 }
 
@@ -194,11 +194,13 @@ impl<'m> Collector<'_, 'm> {
         }
         for field in network.at("services.cidrBlocks").items(&mut self.report) {
             if let Some(text) = field.text(&mut self.report) {
+                self.has_services = true;
                 self.services(&field, text, "Services, which are inside the cluster");
             }
         }
         let domain = network.at("serviceDomain");
         if let Some(text) = domain.text(&mut self.report) {
+            self.has_domain = true;
             self.domain(&domain, text);
         }
         self.endpoint(&cluster.at("spec.controlPlaneEndpoint.host"));
@@ -214,7 +216,6 @@ impl<'m> Collector<'_, 'm> {
     }
 
     fn services(&mut self, field: &Field<'m>, text: &str, why: &'static str) {
-        self.has_services = true;
         let from = FactSource::ClusterNetwork;
         let Some(net) = self.network(field, text, from, why) else {
             if has_variable(text) {
@@ -233,7 +234,6 @@ impl<'m> Collector<'_, 'm> {
     }
 
     fn domain(&mut self, field: &Field<'m>, text: &str) {
-        self.has_domain = true;
         let domain = text.trim_matches('.');
         if host(domain).is_none_or(|host| host != domain) {
             if has_variable(text) {
@@ -253,7 +253,7 @@ impl<'m> Collector<'_, 'm> {
         }
     }
 
-    /// What kubeadm takes where neither the cluster nor its configuration says something.
+    /// What kubeadm takes where the cluster says nothing.
     fn defaults(&mut self, cluster: &Field<'m>, members: &Members<'m>) {
         let is_other = |field: Field<'m>, kind: &str| field.value.as_str().is_some_and(|own| own != kind);
         let of_class = |index: &usize| {
@@ -338,7 +338,7 @@ impl<'m> Collector<'_, 'm> {
         let spec = object.at(path);
         let cluster = spec.at("clusterConfiguration");
         self.endpoint(&cluster.at("controlPlaneEndpoint"));
-        // Until v1beta1. Cluster API takes the networks of the `Cluster` only where these are empty.
+        // Up to Cluster API 1.10 these win over what the `Cluster` says; later ones drop them, so both are in the list.
         let networking = cluster.at("networking");
         let subnets = networking.at("serviceSubnet");
         for subnet in subnets.text(&mut self.report).into_iter().flat_map(|text| text.split(',')) {

@@ -306,12 +306,12 @@ impl Part {
         }
     }
 
-    /// The network of a prefix around the gateway, or around the first address where no gateway is given. The gateway
-    /// comes first because it stays when addresses come and go.
+    /// The network of a prefix around the first address, as the in-cluster provider infers it; around the gateway of a pool
+    /// that has no address yet.
     fn subnet_by(&mut self, prefix: Option<u8>, field: &Field<'_>, report: &mut Report) {
         let (None, Some(prefix)) = (&self.subnet, prefix) else { return };
         let lowest = self.ranges.iter().map(|(range, _)| range.from).min();
-        let Some(address) = self.gateway.or(lowest) else { return };
+        let Some(address) = lowest.or(self.gateway) else { return };
         match IpNet::new(address, prefix) {
             Ok(net) => self.subnet = Some((net.trunc(), field.place())),
             Err(_) => report.wrong.push(field.expected("the length of a prefix, up to 32 for IPv4")),

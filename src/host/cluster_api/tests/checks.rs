@@ -308,6 +308,15 @@ fn jinja_is_told_in_plain_files_and_commands_about_proxies() {
 }
 
 #[test]
+fn networks_in_a_configuration_are_told() {
+    let of =
+        |networking: Json| in_configuration(&json!({"clusterConfiguration": {"networking": networking}}));
+    let expected = [("dropped-networking", "clusterConfiguration.networking".to_owned())];
+    assert_eq!(of(json!({"podSubnet": "10.0.0.0/8"})), expected);
+    assert_eq!(of(json!({})), []);
+}
+
+#[test]
 fn drop_ins_of_ones_own_are_told_and_their_percent_signs() {
     let of =
         |path: &str, content: &str| in_configuration(&json!({"files": [{"path": path, "content": content}]}));
@@ -355,6 +364,7 @@ fn every_rule_is_told_by_something_and_has_a_name_in_the_table() {
         "spec": {"server": "${VC}", "failureDomain": "z"},
     });
     let config = json!({
+        "clusterConfiguration": {"networking": {"dnsDomain": "k8s.corp"}},
         "bootCommands": ["curl x"],
         "preKubeadmCommands": ["export http_proxy={{ x }}"],
         "files": [
