@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn setting(proxy: ProxyVariable, value: &str) -> Setting {
-    Setting { proxy, value: value.to_owned() }
+    Setting { proxy, value: value.to_owned(), secret: false }
 }
 
 /// Every printable character of ASCII.
