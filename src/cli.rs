@@ -13,6 +13,7 @@ mod check;
 mod completions;
 mod crds;
 mod explain;
+mod host;
 mod inject;
 mod input;
 mod lint;
@@ -41,6 +42,7 @@ Examples:
   reach route https://web.corp.example/              say which clients go through the proxy, and why
   reach no-proxy -n shop                             print the list that a pod gets, with the origin of each entry
   reach lint -f deployment.yaml                      say what is wrong with proxy variables
+  reach host patch -f cluster.yaml --presets presets give nodes of Cluster API the same proxy
   reach crds | kubectl apply -f -                    install the CRDs";
 
 #[derive(Debug, Subcommand)]
@@ -51,6 +53,7 @@ enum Command {
     Route(route::Arguments),
     NoProxy(Box<no_proxy::Arguments>),
     Lint(lint::Arguments),
+    Host(host::Arguments),
     Crds(crds::Arguments),
     Check(check::Arguments),
     Completions(completions::Arguments),
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Route(arguments) => route::run(&arguments),
         Command::NoProxy(arguments) => no_proxy::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
+        Command::Host(arguments) => host::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),

@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use crate::expansion::expand;
 use crate::inject::merge::{self, Part, Resolved, Value, VariableConflict};
-use crate::inject::preset::{Preset, PresetLevel, ProxyVariable, VariableValue};
+use crate::inject::preset::{Preset, PresetLevel, ProxyVariable, Variable, VariableValue};
 use crate::inject::snapshot::{ClusterLists, Derived};
 use crate::no_proxy::Union;
 use crate::no_proxy::portable::{self, Author, List};
@@ -149,6 +149,34 @@ pub fn select(presets: &[Arc<Preset>], names: &[&str]) -> Result<Vec<Arc<Preset>
         if names.is_empty() { preset.selects_everything() } else { names.contains(&&*preset.name) }
     };
     Ok(cluster.into_iter().filter(is_meant).cloned().collect())
+}
+
+/// The Secrets that proxy variables of presets refer to, and what those variables refer to.
+#[must_use]
+pub fn secrets(presets: &[Arc<Preset>]) -> BTreeSet<String> {
+    let variables = || presets.iter().flat_map(|preset| preset.variables());
+    let mut wanted: BTreeSet<String> = variables()
+        .filter(|variable| ProxyVariable::of(&variable.name).is_some())
+        .map(|variable| variable.name.to_string())
+        .collect();
+    for _ in 0..MAX_REFERENCES {
+        for variable in variables().filter(|variable| wanted.contains(&*variable.name)).collect::<Vec<_>>() {
+            if let VariableValue::Literal(text) = &variable.value {
+                expand(text, |name| {
+                    wanted.insert(name.to_owned());
+                    None
+                });
+            }
+        }
+    }
+    let of = |variable: &Variable| match &variable.value {
+        VariableValue::Source(json) if wanted.contains(&*variable.name) => {
+            let from: Json = serde_json::from_str(json).unwrap_or_default();
+            from["secretKeyRef"]["name"].as_str().map(str::to_owned)
+        }
+        _ => None,
+    };
+    variables().filter_map(of).collect()
 }
 
 /// What hosts get of presets, given in order of use.
@@ -549,6 +577,9 @@ mod tests {
         let wrong = json!({"metadata": {"name": "proxy"}, "data": {"password": "plain!"}});
         let error = Secrets::default().insert(&wrong).unwrap_err();
         assert_eq!(error, "data.password: expected text in base64");
+        assert_eq!(super::secrets(&presets), ["proxy".to_owned()].into());
+        let token = json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "t", "key": "t"}}});
+        assert!(super::secrets(&[preset("a", &json!({"env": [token]}))]).is_empty());
         // A circle is no reason to go on for ever.
         let circle = [env("a", &[("http_proxy", "$(A)"), ("A", "$(A)")])];
         assert!(with(&circle, &[], &[]).is_err());
