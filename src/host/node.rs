@@ -80,8 +80,10 @@ pub struct File {
     pub path: String,
     /// Its permissions.
     pub mode: u32,
-    /// What is in it; it may be a secret.
+    /// What is in it.
     pub content: String,
+    /// Whether variables are in it, and so perhaps a password.
+    pub has_values: bool,
 }
 
 /// What a node gets.
@@ -114,7 +116,8 @@ impl Node {
             match target.write(settings) {
                 Ok(content) => {
                     let path = target.block().map_or_else(|| target.path(), str::to_owned);
-                    files.push(File { path, mode: target.mode(), content });
+                    let has_values = !matches!(target, Target::DropIn(_) | Target::Sudoers);
+                    files.push(File { path, mode: target.mode(), content, has_values });
                 }
                 Err(error) => errors.push(error),
             }
@@ -125,9 +128,10 @@ impl Node {
         for certificate in &options.certificates {
             let path = format!("{CERTIFICATES}/{}.crt", certificate.name);
             let content = format!("{MARK}\n{}\n", certificate.pem.trim());
-            files.push(File { path, mode: 0o644, content });
+            files.push(File { path, mode: 0o644, content, has_values: false });
         }
-        files.push(File { path: SCRIPT.to_owned(), mode: 0o700, content: script(options) });
+        let content = script(options);
+        files.push(File { path: SCRIPT.to_owned(), mode: 0o700, content, has_values: false });
         let mut commands = vec![APPLY];
         if options.static_pods == StaticPods::Inherit && !settings.is_empty() {
             commands.push(EXPORT);
@@ -143,6 +147,11 @@ pub fn is_path_of_reach(path: &str) -> bool {
         let files = [Target::Profile, Target::Apt, Target::Sudoers];
         files.iter().any(|target| target.path() == path)
     }
+}
+
+/// A path without its folder.
+pub(super) fn name(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
 /// The script, in POSIX sh. It contains none of `${`, `{{`, `{%` and `{#`, so that it is what it is also where clusterctl
@@ -282,6 +291,14 @@ impl Default for Options {
 }
 
 // === impl File ===
+
+impl File {
+    /// Its name without the folder: the key under which a Secret has it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        name(&self.path)
+    }
+}
 
 /// Without the content, which may be a secret.
 impl std::fmt::Debug for File {

@@ -67,13 +67,13 @@ pub fn content(file: &File, bootstrap: Bootstrap) -> Result<Content, TooLong> {
         return Ok(Content { encoding: Some("base64"), text });
     }
     if bootstrap == Bootstrap::Ignition {
-        return Err(too_long(file, text.len(), "in base64 (Ignition takes no compressed files)"));
+        return Err(TooLong::new(file, text.len(), "in base64 (Ignition takes no compressed files)"));
     }
     let text = base64_simd::STANDARD.encode_to_string(compressed(&file.content));
     if text.len() <= LONGEST_CONTENT {
         return Ok(Content { encoding: Some("gzip+base64"), text });
     }
-    Err(too_long(file, text.len(), "in gzip+base64"))
+    Err(TooLong::new(file, text.len(), "in gzip+base64"))
 }
 
 /// The content of a file in which clusterctl fills in variables: plain, because it would not find them in base64.
@@ -83,16 +83,9 @@ pub fn content(file: &File, bootstrap: Bootstrap) -> Result<Content, TooLong> {
 pub fn plain(file: &File) -> Result<Content, TooLong> {
     let characters = file.content.chars().count();
     if characters > LONGEST_CONTENT {
-        return Err(too_long(file, characters, "as plain text, in which clusterctl fills in variables"));
+        return Err(TooLong::new(file, characters, "as plain text, in which clusterctl fills in variables"));
     }
     Ok(Content { encoding: None, text: file.content.clone() })
-}
-
-fn too_long(file: &File, characters: usize, form: &'static str) -> TooLong {
-    let lines = file.content.lines().filter_map(|line| line.split_once('='));
-    let (longest, bytes) =
-        lines.map(|(name, value)| (name, value.len())).max_by_key(|(_, bytes)| *bytes).unwrap_or_default();
-    TooLong { path: file.path.clone(), characters, form, longest: longest.to_owned(), bytes }
 }
 
 /// The same bytes for the same text: neither a name nor a time is in them.
@@ -117,12 +110,12 @@ pub fn kubeadm_file(file: &File, content: Content) -> Value {
 
 /// A file of a `KubeadmConfigSpec` whose content is in a Secret.
 #[must_use]
-pub fn kubeadm_file_from(file: &File, secret: &str, key: &str) -> Value {
+pub fn kubeadm_file_from(file: &File, secret: &str) -> Value {
     json!({
         "path": file.path,
         "owner": "root:root",
         "permissions": mode(file.mode),
-        "contentFrom": {"secret": {"name": secret, "key": key}},
+        "contentFrom": {"secret": {"name": secret, "key": file.name()}},
     })
 }
 
@@ -219,6 +212,20 @@ pub fn ignition(node: &Node) -> String {
 /// Permissions as text: without quotes, YAML reads `0600` as a number, and cloud-init refuses it.
 fn mode(mode: u32) -> String {
     format!("{mode:04o}")
+}
+
+// === impl TooLong ===
+
+impl TooLong {
+    /// A file that takes so many characters in a form.
+    pub(super) fn new(file: &File, characters: usize, form: &'static str) -> Self {
+        let lines = file.content.lines().filter_map(|line| line.split_once('='));
+        let (longest, bytes) = lines
+            .map(|(name, value)| (name, value.len()))
+            .max_by_key(|(_, bytes)| *bytes)
+            .unwrap_or_default();
+        Self { path: file.path.clone(), characters, form, longest: longest.to_owned(), bytes }
+    }
 }
 
 #[cfg(test)]

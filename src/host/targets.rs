@@ -18,6 +18,9 @@ pub const MARK: &str = "# Written by reach from presets; changes are overwritten
 /// The last line of what goes into a file in which others have lines too.
 pub const END: &str = "# End of what reach has written.";
 
+/// The file of variables.
+pub const VARIABLES: &str = "/etc/reach/proxy.env";
+
 /// A service of systemd that gets the variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Unit {
@@ -130,7 +133,7 @@ impl Target {
     #[must_use]
     pub fn path(self) -> String {
         match self {
-            Self::EnvironmentFile => "/etc/reach/proxy.env".to_owned(),
+            Self::EnvironmentFile => VARIABLES.to_owned(),
             Self::DropIn(unit) => format!("/etc/systemd/system/{}.d/10-reach-proxy.conf", unit.name()),
             Self::Profile => "/etc/profile.d/reach-proxy.sh".to_owned(),
             Self::EtcEnvironment => "/etc/environment".to_owned(),
@@ -171,7 +174,7 @@ impl Target {
         let lines = match self {
             Self::EnvironmentFile => self.each(&settings, |name, value| Ok(environment_file(name, value)))?,
             Self::DropIn(_) => {
-                vec!["[Service]".to_owned(), format!("EnvironmentFile={}", Self::EnvironmentFile.path())]
+                vec!["[Service]".to_owned(), format!("EnvironmentFile={VARIABLES}")]
             }
             Self::Profile => self.each(&settings, |name, value| Ok(profile(name, value)))?,
             Self::EtcEnvironment => self.each(&settings, etc_environment)?,
