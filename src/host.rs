@@ -4,6 +4,7 @@
 //! Pure: no clock, no I/O, no logging.
 
 pub mod class;
+pub mod cluster_api;
 pub mod node;
 pub mod patch;
 pub mod render;
