@@ -12,15 +12,25 @@ use pem::{EncodeConfig, LineEnding, Pem};
 
 use super::Failure;
 use super::input::{self, PresetSource};
+use crate::host::class;
+use crate::host::cluster_api::{Group, Object};
 use crate::host::node::{Certificate, Node, Options, StaticPods, System};
+use crate::host::patch as patch_text;
 use crate::host::targets::Unit;
-use crate::host::values::{self, Secrets, Surroundings, Values};
+use crate::host::values::{self, Secrets, Surroundings, ValueError, Values};
+use crate::host::variables::has_reference;
 use crate::inject::merge::{ConflictReason, VariableConflict};
-use crate::inject::preset::Preset;
+use crate::inject::preset::{Preset, ProxyVariable};
 use crate::inject::snapshot::ClusterLists;
-use crate::no_proxy::portable::List;
+use crate::no_proxy::portable::{Author, List, unite};
 
+use stream::Stream;
+
+mod lint;
+mod no_proxy;
+mod patch;
 mod render;
+mod stream;
 
 /// The same proxy for the operating system and the container runtime of nodes
 #[derive(Debug, clap::Args)]
@@ -31,6 +41,9 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Patch(Box<patch::Arguments>),
+    NoProxy(Box<no_proxy::Arguments>),
+    Lint(Box<lint::Arguments>),
     Render(Box<render::Arguments>),
 }
 
@@ -59,6 +72,17 @@ struct HostInput {
     static_pods: StaticPods,
 }
 
+/// What manifests of Cluster API add to `no_proxy`.
+#[derive(Default)]
+struct Known {
+    /// Entries, as one list.
+    list: Vec<List>,
+    /// Entries that are variables of clusterctl, which nobody can read yet.
+    variables: Vec<String>,
+    /// Whether there are more that only a cluster knows.
+    of_class: bool,
+}
+
 /// Presets of hosts, read.
 struct HostPresets {
     presets: Vec<Arc<Preset>>,
@@ -70,7 +94,21 @@ struct HostPresets {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match &arguments.command {
+        Command::Patch(arguments) => patch::run(arguments),
+        Command::NoProxy(arguments) => no_proxy::run(arguments),
+        Command::Lint(arguments) => lint::run(arguments),
         Command::Render(arguments) => render::run(arguments),
+    }
+}
+
+impl Arguments {
+    /// Whether exit code 1 is an answer.
+    pub fn answers_with_1(&self) -> bool {
+        match &self.command {
+            Command::Patch(patch) => patch.is_diff(),
+            Command::Lint(_) => true,
+            Command::NoProxy(_) | Command::Render(_) => false,
+        }
     }
 }
 
@@ -106,6 +144,21 @@ impl HostInput {
             let cluster = snapshot.cluster_lists().clone();
             Ok(HostPresets { presets, cluster, secrets, namespace, options })
         })
+    }
+}
+
+impl HostInput {
+    /// Reads the presets, for a command that can do without: a cluster is asked only where one is named.
+    fn load_if_given(&self, stream: &Stream<'_>) -> Result<HostPresets, Failure> {
+        let mut presets = if self.source.is_given() || !self.names.is_empty() {
+            self.load()?
+        } else {
+            let mut none = HostPresets::none();
+            none.options.static_pods = self.static_pods;
+            none
+        };
+        presets.take_secrets(stream.manifests.objects())?;
+        Ok(presets)
     }
 }
 
@@ -161,10 +214,58 @@ fn certificates(files: &[PathBuf]) -> Result<Vec<Certificate>, Failure> {
 }
 
 impl HostPresets {
-    /// What hosts get, with what else is known of their cluster. What is to be told about presets goes to standard error.
-    fn values(&self, cluster: &ClusterLists, no_proxy: &[List], namespace: &str) -> Result<Values, Failure> {
-        let given = Surroundings { cluster, no_proxy, secrets: &self.secrets, namespace };
+    /// No presets, for commands that can do without.
+    fn none() -> Self {
+        Self {
+            presets: Vec::new(),
+            cluster: ClusterLists::default(),
+            secrets: Secrets::default(),
+            namespace: String::new(),
+            options: Options::default(),
+        }
+    }
+
+    /// Takes in the Secrets among manifests.
+    fn take_secrets(&mut self, objects: &[Object]) -> Result<(), Failure> {
+        let secrets = objects.iter().filter(|object| object.group.is_empty() && object.kind == "Secret");
+        let errors: Vec<String> = secrets
+            .filter_map(|object| {
+                let error = self.secrets.insert(&object.value).err()?;
+                Some(format!("{}, {object}: {error}", object.source))
+            })
+            .collect();
+        if errors.is_empty() { Ok(()) } else { Err(Failure::Messages(errors)) }
+    }
+
+    /// What the hosts get that presets are read for, from the cluster in which they are.
+    fn values(&self) -> Result<Values, Failure> {
+        let given = Surroundings {
+            cluster: &self.cluster,
+            no_proxy: &[],
+            secrets: &self.secrets,
+            namespace: &self.namespace,
+        };
         values::values(&self.presets, &given).map_err(messages)
+    }
+
+    /// What hosts of a cluster get of which manifests tell. `noProxyFrom` of presets is about the cluster in which the
+    /// presets are, so it gives nothing here: the manifests say the same of their own.
+    fn values_of(&self, known: &Known, namespace: &str) -> Result<Values, Vec<ValueError>> {
+        let cluster = ClusterLists::default();
+        let given =
+            Surroundings { cluster: &cluster, no_proxy: &known.list, secrets: &self.secrets, namespace };
+        let mut values = values::values(&self.presets, &given)?;
+        let list = values.settings.iter_mut().find(|setting| setting.proxy == ProxyVariable::No);
+        // All there is goes past the proxy already.
+        if let Some(list) = list.filter(|list| list.value != "*") {
+            let placeholders = (0..known.variables.len()).map(patch_text::placeholder);
+            let more = placeholders.chain(known.of_class.then(|| class::PLACEHOLDER.to_owned()));
+            for entry in more {
+                list.value.push(',');
+                list.value.push_str(&entry);
+            }
+        }
+        Ok(values)
     }
 
     /// Tells what of presets is not followed.
@@ -184,10 +285,41 @@ impl HostPresets {
         Node::new(&values.settings, &self.options).map_err(messages)
     }
 
+    /// Files and commands of a machine without static pods of a control plane.
+    fn node_of_worker(&self, values: &Values) -> Result<Node, Failure> {
+        let options = Options { static_pods: StaticPods::None, ..self.options.clone() };
+        Node::new(&values.settings, &options).map_err(messages)
+    }
+
     /// How messages name the presets.
     fn names(&self) -> String {
         let names: Vec<String> = self.presets.iter().map(ToString::to_string).collect();
         if names.is_empty() { "no preset".to_owned() } else { names.join(", ") }
+    }
+}
+
+impl Known {
+    /// What a group of manifests says.
+    fn of(group: &Group, of_class: bool) -> Self {
+        let (variables, entries): (Vec<&str>, Vec<&str>) =
+            group.entries.iter().map(|entry| entry.text.as_str()).partition(|text| has_reference(text));
+        let variables: BTreeSet<&str> = variables.into_iter().collect();
+        Self {
+            list: vec![List::parse(&entries.join(","), Author::Host)],
+            variables: variables.into_iter().map(str::to_owned).collect(),
+            of_class,
+        }
+    }
+
+    /// The list, with placeholders.
+    fn text(&self) -> String {
+        let variables = (0..self.variables.len()).map(patch_text::placeholder);
+        std::iter::once(unite(self.list.iter())).chain(variables).collect::<Vec<_>>().join(",")
+    }
+
+    /// A list with variables in place of placeholders.
+    fn filled(&self, list: &str) -> String {
+        patch_text::fill(list, &self.variables)
     }
 }
 

@@ -197,6 +197,11 @@ impl PresetInput {
 }
 
 impl PresetSource {
+    /// Whether somebody has said where presets are.
+    pub fn is_given(&self) -> bool {
+        !self.presets.is_empty() || self.cluster.kubeconfig.is_some() || self.cluster.context.is_some()
+    }
+
     /// What is in the files that were given; `None` where presets come from a cluster.
     pub fn files(&self) -> Result<Option<directory::Loaded>, Failure> {
         if self.presets.is_empty() {

@@ -172,7 +172,8 @@ pub(super) fn filled(file: &File, variables: &[String]) -> Result<File, PatchErr
 }
 
 /// Puts variables where their placeholders are.
-fn fill(text: &str, variables: &[String]) -> String {
+#[must_use]
+pub fn fill(text: &str, variables: &[String]) -> String {
     let numbered = variables.iter().enumerate();
     numbered.fold(text.to_owned(), |text, (number, variable)| text.replace(&placeholder(number), variable))
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use crate::clients::proxy::Written;
 use crate::expansion::expand;
 use crate::inject::merge::{self, Part, Resolved, Value, VariableConflict};
 use crate::inject::preset::{Preset, PresetLevel, ProxyVariable, Variable, VariableValue};
@@ -113,6 +114,16 @@ pub enum ValueError {
         /// The field of `valueFrom`.
         field: String,
     },
+    /// Not a URL with a scheme and a host, without which clients differ in what they make of it.
+    #[error(
+        "{preset}: {variable}: expected a URL with a scheme, of which clients without one make different things: write http:// in front of host and port"
+    )]
+    Scheme {
+        /// The preset, as `kind/name`.
+        preset: String,
+        /// The variable, as the preset writes it.
+        variable: String,
+    },
     /// A reference to a variable that the presets do not have.
     #[error(
         "{preset}: {variable} refers to $({name}), which no preset of hosts has: write what it stands for, and a dollar sign in a URL as %24"
@@ -200,6 +211,14 @@ pub fn values(presets: &[Arc<Preset>], given: &Surroundings<'_>) -> Result<Value
         };
         match made {
             Ok((value, _)) if value.is_empty() => {}
+            Ok((value, _)) if proxy != ProxyVariable::No && !is_url(&value) => {
+                errors.extend(variable.and_then(|variable| variable.parts.last()).map(|part| {
+                    ValueError::Scheme {
+                        preset: part.preset.to_string(),
+                        variable: part.variable().name.to_string(),
+                    }
+                }));
+            }
             Ok((value, secret)) => values.settings.push(Setting { proxy, value, secret }),
             Err(error) => errors.push(error),
         }
@@ -235,6 +254,12 @@ fn value(
     }
     let secret = known.values().any(|(_, secret)| *secret);
     Ok((expand(written, |name| known.get(name).map(|(value, _)| value.as_str())), secret))
+}
+
+/// Whether it says with which protocol a proxy is spoken to, and where.
+fn is_url(value: &str) -> bool {
+    let Written { scheme, host, .. } = Written::read(value);
+    scheme.is_some() && !host.is_empty()
 }
 
 fn reference(part: &Part, name: String) -> ValueError {
@@ -371,6 +396,12 @@ impl Setting {
     #[must_use]
     pub fn names(&self) -> [&'static str; 2] {
         [self.proxy.lower(), self.proxy.upper()]
+    }
+
+    /// Whether a user or a password stands in it.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        self.proxy != ProxyVariable::No && Written::read(&self.value).userinfo.is_some()
     }
 }
 
@@ -554,6 +585,14 @@ mod tests {
         for (preset, expected) in cases {
             let errors = made(&[preset]).unwrap_err();
             assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+        }
+        for value in ["proxy.corp.example:3128", "//p:1", "http://", "http://me:s3cret@/"] {
+            let error = made(&[env("a", &[("https_proxy", value)])]).unwrap_err()[0].to_string();
+            assert!(
+                error.starts_with("ClusterPodPreset/a: https_proxy: expected a URL with a scheme"),
+                "{error}"
+            );
+            assert!(!error.contains("s3cret"));
         }
         // What is not followed, and what hosts do not get, needs no value.
         let other =

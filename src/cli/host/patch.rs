@@ -6,9 +6,8 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::stream::{Place, Stream, StreamInput};
-use super::{HostInput, HostPresets, Known, messages};
+use super::{HostInput, HostPresets, Known};
 use crate::cli::inject::{append, diff, read};
-use crate::cli::input::File;
 use crate::cli::{self, Failure, shared_out};
 use crate::host::class;
 use crate::host::cluster_api::{Group, Object, check};
@@ -122,7 +121,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 let mut stream = String::new();
                 for document in manifest::documents(text) {
                     if document.is_json() {
-                        read(document.text).iter().for_each(|object| append(&mut stream, &manifest::to_yaml(object)));
+                        read(document.text)
+                            .iter()
+                            .for_each(|object| append(&mut stream, &manifest::to_yaml(object)));
                     } else {
                         append(&mut stream, document.text);
                     }
@@ -206,8 +207,7 @@ impl Work<'_> {
                 }
                 None => (&for_workers, &[][..]),
             };
-            let wanted =
-                Wanted { node, secret: secret.as_deref(), variables: &known.variables, extra_envs };
+            let wanted = Wanted { node, secret: secret.as_deref(), variables: &known.variables, extra_envs };
             self.object(index, &wanted);
         }
         if let Some(index) = of_class {
@@ -286,7 +286,11 @@ impl Work<'_> {
 
     fn object(&mut self, index: usize, wanted: &Wanted<'_>) {
         let object = &self.stream.manifests.objects()[index];
-        let Some(field) = object.configuration().filter(|_| object.is_patchable()) else { return };
+        let Some(field) =
+            object.configuration().filter(|_| ["v1beta1", "v1beta2"].contains(&&*object.version))
+        else {
+            return;
+        };
         match patch::patch(&object.value, field, wanted) {
             Ok(operations) => {
                 self.edit(index, operations);
@@ -300,8 +304,7 @@ impl Work<'_> {
         let objects = self.stream.manifests.objects();
         let object = &objects[index];
         let template = |reference: &class::Reference| {
-            let is_it =
-                |object: &&Object| object.kind == reference.kind && object.name == reference.name;
+            let is_it = |object: &&Object| object.kind == reference.kind && object.name == reference.name;
             let of_group = group.configurations.iter().map(|&index| &objects[index]);
             of_group.into_iter().find(is_it).map(|object| &object.value)
         };

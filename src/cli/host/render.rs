@@ -48,7 +48,7 @@ enum Format {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let presets = arguments.input.load()?;
-    let values = presets.values(&presets.cluster, &[], &presets.namespace)?;
+    let values = presets.values()?;
     HostPresets::complain(&values);
     let node = presets.node(&values)?;
     if node.files.is_empty() {
