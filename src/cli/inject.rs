@@ -11,7 +11,7 @@ use super::input::{File, Input, Lookup};
 use crate::inject::pod::Pod;
 use crate::inject::workload::workloads;
 use crate::inject::{self, Target, annotation, json, patch};
-use crate::manifest::{self, Add, Document};
+use crate::manifest::{self, Document, Operation};
 
 /// Show manifests as the webhook would change them
 ///
@@ -168,9 +168,9 @@ fn inject(document: &Document<'_>, lookup: &Lookup) -> Result<Injected, String> 
     }
     if !injected.operations.is_empty() {
         let add = |operation: &Value| {
-            Add::new(operation["path"].as_str().unwrap_or_default(), operation["value"].clone())
+            Operation::add(operation["path"].as_str().unwrap_or_default(), operation["value"].clone())
         };
-        let operations: Vec<Add> = injected.operations.iter().map(add).collect();
+        let operations: Vec<Operation> = injected.operations.iter().map(add).collect();
         let edited = document.edit(&operations).map_err(|error| error.to_string())?;
         if edited.reemitted {
             injected.warnings.push(format!(
