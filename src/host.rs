@@ -10,3 +10,4 @@ pub mod patch;
 pub mod render;
 pub mod targets;
 pub mod values;
+pub mod variables;

@@ -24,8 +24,14 @@ pub const EXTRA_ENVS: &str = "reach.dev/extra-envs";
 /// The static pods that kubeadm gives its own variables (cmd/kubeadm/app/phases/controlplane/manifests.go).
 const COMPONENTS: [&str; 3] = ["apiServer", "controllerManager", "scheduler"];
 
-/// What clusterctl and Jinja replace in plain text.
-const OPENERS: [&str; 4] = ["${", "{{", "{%", "{#"];
+/// What clusterctl and Jinja replace in plain text, and who does.
+const OPENERS: [(&str, &str); 5] = [
+    ("${", "clusterctl"),
+    ("$$", "clusterctl"),
+    ("{{", "cloud-init"),
+    ("{%", "cloud-init"),
+    ("{#", "cloud-init"),
+];
 
 /// What a `KubeadmConfigSpec` is to have.
 #[derive(Clone, Copy)]
@@ -70,7 +76,7 @@ pub enum PatchError {
     TooLong(#[from] TooLong),
     /// A file that clusterctl and Jinja read has something in it that they replace.
     #[error(
-        "{what} has {opener} in it and stands in the manifest as plain text, in which {reader} would replace it: percent-encode {{ as %7B in a URL"
+        "{what} has {opener} in it and stands in the manifest as plain text, in which {reader} would replace it: percent-encode $ as %24 and {{ as %7B in a URL"
     )]
     Replaced {
         /// The file, or the field.
@@ -180,9 +186,10 @@ pub fn fill(text: &str, variables: &[String]) -> String {
 
 /// Refuses what somebody would replace in plain text.
 fn check_plain(what: &str, text: &str) -> Result<(), PatchError> {
-    let Some(opener) = OPENERS.into_iter().find(|opener| text.contains(opener)) else { return Ok(()) };
-    let reader = if opener == "${" { "clusterctl" } else { "cloud-init" };
-    Err(PatchError::Replaced { what: what.to_owned(), opener, reader })
+    match OPENERS.into_iter().find(|(opener, _)| text.contains(opener)) {
+        Some((opener, reader)) => Err(PatchError::Replaced { what: what.to_owned(), opener, reader }),
+        None => Ok(()),
+    }
 }
 
 /// Changes that are being found.

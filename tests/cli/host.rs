@@ -80,24 +80,24 @@ fn fails(manifests: &str, more: &[&str]) -> String {
 fn patching_adds_lines_and_leaves_all_others_and_twice_is_once() {
     for name in EXAMPLES {
         let before = example(name);
-        let after = patch(&before, &[]);
-        let mut rest = after.lines();
+        let whole = patch(&before, &[]);
+        let mut rest = whole.lines();
         for line in before.lines() {
             assert!(rest.any(|kept| kept == line), "{name}: lost or changed: {line}");
         }
-        assert_ne!(before, after, "{name}");
-        assert_eq!(patch(&after, &[]), after, "{name}");
+        assert_ne!(before, whole, "{name}");
+        assert_eq!(patch(&whole, &[]), whole, "{name}");
         // Without a final line break, there is none behind what was the last line either.
         let cut = before.trim_end();
         let after = patch(cut, &[]);
         assert_eq!(patch(&after, &[]), after, "{name}");
-        assert_eq!(values(&after), values(&patch(&before, &[])), "{name}");
+        assert_eq!(values(&after), values(&whole), "{name}");
         // Documents that are not patched are there byte for byte.
         let patched = ["KubeadmControlPlane", "KubeadmConfigTemplate", "ClusterClass"];
         for document in documents(&before) {
             let kind = document.read().unwrap().unwrap_or_default()["kind"].clone();
             if !patched.iter().any(|patched| kind == *patched) {
-                assert!(patch(&before, &[]).contains(document.text.trim_end()), "{name}: {kind}");
+                assert!(whole.contains(document.text.trim_end()), "{name}: {kind}");
             }
         }
     }
@@ -146,9 +146,8 @@ fn presets_that_change_replace_and_presets_without_a_proxy_take_away() {
         let first = patch(&before, "{name: http_proxy, value: 'http://one:1'}");
         let second = patch(&first, "{name: http_proxy, value: 'http://two:1'}");
         assert_eq!(second, patch(&before, "{name: http_proxy, value: 'http://two:1'}"), "{name}");
-        assert_eq!(values(&patch(&second, "{name: TZ, value: UTC}")).len(), values(&before).len());
         let text = patch(&second, "{name: TZ, value: UTC}");
-        assert!(!text.contains("reach"), "{name}: {text}");
+        assert!(!text.contains("/etc/reach/") && !text.contains("reach-proxy"), "{name}: {text}");
     }
 }
 
@@ -196,7 +195,6 @@ fn variables_of_clusterctl_come_out_as_they_went_in_and_can_be_filled_in_before_
             let known = given.iter().find(|(known, _)| *known == name);
             Some(known.map_or_else(|| "1".to_owned(), |(_, value)| (*value).to_owned()))
         })
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())
         .unwrap()
     };
     let after = no_proxy(&fill(&patched));

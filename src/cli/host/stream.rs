@@ -80,7 +80,7 @@ impl FactInput {
         for file in &mut files {
             match variables::substitute(&file.text, |name| std::env::var(name).ok()) {
                 Ok(text) => file.text = text,
-                Err(found) => errors.extend(found.iter().map(|error| format!("{}: {error}", file.name))),
+                Err(error) => errors.push(format!("{}: {error}", file.name)),
             }
         }
         if errors.is_empty() { Ok(files) } else { Err(Failure::Messages(errors)) }
