@@ -4,6 +4,11 @@
 //! [`cluster_api`] says what manifests of Cluster API tell of the addresses that hosts have to reach without a proxy.
 //! Pure: no clock, no I/O, no logging.
 
+pub mod class;
 pub mod cluster_api;
+pub mod node;
+pub mod patch;
+pub mod render;
 pub mod targets;
 pub mod values;
+pub mod variables;

@@ -4,13 +4,13 @@
 //!
 //! [`documents`] cuts a stream into [`Document`]s without losing a byte,
 //! [`Document::read`] gives the value of one, and [`Document::edit`] applies
-//! RFC 6902 `add` operations to the text of one:
+//! RFC 6902 operations to the text of one:
 //!
 //! ```
-//! use reach::manifest::{Add, documents};
+//! use reach::manifest::{Operation, documents};
 //! let stream = "# ours\nmetadata: {name: web} # keep\nmode: 0755\n";
 //! let document = &documents(stream)[0];
-//! let edited = document.edit(&[Add::new("/metadata/labels", serde_json::json!({"a": "yes"}))])?;
+//! let edited = document.edit(&[Operation::add("/metadata/labels", serde_json::json!({"a": "yes"}))])?;
 //! assert_eq!(
 //!     edited.text,
 //!     "# ours\nmetadata: {name: web, labels: {a: \"yes\"}} # keep\nmode: 0755\n",
@@ -70,22 +70,73 @@ pub struct Document<'a> {
     tree: OnceLock<Result<Tree<'a>, Error>>,
 }
 
-/// One RFC 6902 `add` operation.
-///
-/// A member that exists is replaced, an index of an array inserts before the
-/// item that is there, and `-` appends.
+/// One RFC 6902 operation. Its path is an RFC 6901 JSON pointer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Add {
-    /// Where to add: an RFC 6901 JSON pointer.
-    pub path: String,
-    /// What to add.
-    pub value: Value,
+pub enum Operation {
+    /// Puts a value there. A member that exists is replaced, an index of an
+    /// array inserts in front of the item that is there, and `-` appends.
+    Add {
+        /// Where to add.
+        path: String,
+        /// What to add.
+        value: Value,
+    },
+    /// Puts another value in the place of the one that is there.
+    Replace {
+        /// Where that value is.
+        path: String,
+        /// What takes its place.
+        value: Value,
+    },
+    /// Takes away the member or the item that is there.
+    Remove {
+        /// Where it is.
+        path: String,
+    },
 }
 
-impl Add {
-    /// An operation that adds `value` at the JSON pointer `path`.
-    pub fn new(path: impl Into<String>, value: Value) -> Self {
-        Self { path: path.into(), value }
+impl Operation {
+    /// An operation that adds `value` at `path`.
+    pub fn add(path: impl Into<String>, value: Value) -> Self {
+        Self::Add { path: path.into(), value }
+    }
+
+    /// An operation that replaces what is at `path` by `value`.
+    pub fn replace(path: impl Into<String>, value: Value) -> Self {
+        Self::Replace { path: path.into(), value }
+    }
+
+    /// An operation that removes what is at `path`.
+    pub fn remove(path: impl Into<String>) -> Self {
+        Self::Remove { path: path.into() }
+    }
+
+    /// The same for a value that is at the JSON pointer `at`.
+    #[must_use]
+    pub fn under(self, at: &str) -> Self {
+        match self {
+            Self::Add { path, value } => Self::Add { path: format!("{at}{path}"), value },
+            Self::Replace { path, value } => Self::Replace { path: format!("{at}{path}"), value },
+            Self::Remove { path } => Self::Remove { path: format!("{at}{path}") },
+        }
+    }
+
+    /// Where it takes place.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Add { path, .. } | Self::Replace { path, .. } | Self::Remove { path } => path,
+        }
+    }
+
+    /// Its name in RFC 6902.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Add { .. } => "add",
+            Self::Replace { .. } => "replace",
+            Self::Remove { .. } => "remove",
+        }
     }
 }
 
@@ -115,8 +166,10 @@ pub enum Error {
         message: String,
     },
     /// An operation has no place in the document.
-    #[error("cannot add at \"{path}\": {message}")]
+    #[error("cannot {operation} at \"{path}\": {message}")]
     Path {
+        /// The operation's name.
+        operation: &'static str,
         /// The operation's pointer.
         path: String,
         /// What is wrong.
@@ -159,28 +212,35 @@ impl<'a> Document<'a> {
 
     /// Applies `operations`, one after the other, to the text.
     ///
-    /// Lines that are not concerned stay as they are; what is added takes the
-    /// indentation and the style of what is around it. Where the text cannot
-    /// be changed in place (the place is behind an alias, a merge key or a tag,
-    /// is aliased elsewhere, is in a mapping with `? ` keys, or a list or
-    /// mapping that is not empty is to be replaced or inserted into), the
-    /// document is written anew from its values, which [`Edited::reemitted`]
-    /// tells. Either way the result has been read back and compared with the
-    /// values it must have; that is half of the time an edit takes.
+    /// Lines that are not concerned stay as they are; what is new takes the
+    /// indentation and the style of what is around it. A comment belongs to the
+    /// item or member below it: an item that is inserted goes above both, and
+    /// where an item is replaced or removed the comment above it stays.
+    /// Comments behind or inside of its own lines go with a list or a mapping.
+    ///
+    /// Where the text cannot be changed in place (the place is behind an alias,
+    /// a merge key or a tag, is aliased elsewhere, is in a mapping with `? `
+    /// keys, or is the whole document), the document is written anew from its
+    /// values, which [`Edited::reemitted`] tells. Either way the result has
+    /// been read back and compared with the values it must have; that is half
+    /// of the time an edit takes.
     ///
     /// # Errors
     ///
     /// Those of [`Document::read`], [`Error::Path`] when an operation cannot be
     /// applied, and [`Error::Unwritable`].
-    pub fn edit(&self, operations: &[Add]) -> Result<Edited, Error> {
+    pub fn edit(&self, operations: &[Operation]) -> Result<Edited, Error> {
         let tree = self.tree()?;
         let mut expected = tree.value(self.line)?;
         let mut places = Vec::with_capacity(operations.len());
         for operation in operations {
-            let failed =
-                |message: &str| Error::Path { path: operation.path.clone(), message: message.to_owned() };
-            let tokens = tokens(&operation.path).map_err(failed)?;
-            add(&mut expected, &tokens, operation.value.clone()).map_err(failed)?;
+            let failed = |message: &str| Error::Path {
+                operation: operation.name(),
+                path: operation.path().to_owned(),
+                message: message.to_owned(),
+            };
+            let tokens = tokens(operation.path()).map_err(failed)?;
+            apply(&mut expected, &tokens, operation).map_err(failed)?;
             places.push(tokens);
         }
         if operations.is_empty() {
@@ -188,13 +248,17 @@ impl<'a> Document<'a> {
         }
 
         let mut plan = Plan::new(self.text, tree);
-        let in_place = places
-            .iter()
-            .zip(operations)
-            .try_for_each(|(tokens, operation)| plan.add(tokens, &operation.value))
-            .and_then(|()| plan.text());
-        if let Some(text) = in_place.filter(|text| reads_as(text, &expected)) {
-            return Ok(Edited { text, reemitted: false });
+        let planned =
+            places.iter().zip(operations).try_for_each(|(tokens, operation)| plan.apply(tokens, operation));
+        if planned.is_some() {
+            // A literal block cannot be everywhere: not above a comment that is indented like its content,
+            // nor, with a final line break, at the end of a text without one.
+            let texts = [(true, ""), (false, ""), (true, "\n")];
+            for text in texts.into_iter().filter_map(|(literal, end)| Some(plan.text(literal)? + end)) {
+                if reads_as(&text, &expected) {
+                    return Ok(Edited { text, reemitted: false });
+                }
+            }
         }
         place::reemissions(self.text, tree, &expected, self.is_json())
             .into_iter()
@@ -235,11 +299,16 @@ fn index(token: &str, length: usize) -> Option<usize> {
     }
 }
 
-/// `add` of RFC 6902 on a value.
-fn add(value: &mut Value, tokens: &[String], new: Value) -> Result<(), &'static str> {
+/// An operation on a value, at the place of `tokens` in it.
+fn apply(value: &mut Value, tokens: &[String], operation: &Operation) -> Result<(), &'static str> {
     let Some((last, parents)) = tokens.split_last() else {
-        *value = new;
-        return Ok(());
+        return match operation {
+            Operation::Add { value: new, .. } | Operation::Replace { value: new, .. } => {
+                *value = new.clone();
+                Ok(())
+            }
+            Operation::Remove { .. } => Err("a document cannot be removed from itself"),
+        };
     };
     let mut parent = value;
     for token in parents {
@@ -251,15 +320,30 @@ fn add(value: &mut Value, tokens: &[String], new: Value) -> Result<(), &'static 
         .ok_or("there is no such parent")?;
     }
     match parent {
-        Value::Object(members) => {
-            members.insert(last.clone(), new);
-            Ok(())
-        }
+        Value::Object(members) => match operation {
+            Operation::Add { value, .. } => {
+                members.insert(last.clone(), value.clone());
+                Ok(())
+            }
+            Operation::Replace { value, .. } => {
+                *members.get_mut(last).ok_or("there is no such member")? = value.clone();
+                Ok(())
+            }
+            Operation::Remove { .. } => {
+                members.shift_remove(last).map(|_| ()).ok_or("there is no such member")
+            }
+        },
         Value::Array(items) => {
-            let index = index(last, items.len())
-                .filter(|index| *index <= items.len())
-                .ok_or("the list has no such place")?;
-            items.insert(index, new);
+            let index = index(last, items.len()).filter(|index| *index <= items.len());
+            let index = index.ok_or("the list has no such place")?;
+            match operation {
+                Operation::Add { value, .. } => items.insert(index, value.clone()),
+                Operation::Replace { value, .. } => {
+                    *items.get_mut(index).ok_or("there is no such item")? = value.clone();
+                }
+                Operation::Remove { .. } if index < items.len() => drop(items.remove(index)),
+                Operation::Remove { .. } => return Err("there is no such item"),
+            }
             Ok(())
         }
         _ => Err("the parent is neither a list nor a mapping"),

@@ -235,6 +235,15 @@ impl Object {
         }
     }
 
+    /// Whether the `KubeadmConfigSpec` in it is for machines of a control plane, as far as can be told.
+    #[must_use]
+    pub fn is_control_plane(&self) -> bool {
+        let spec = &self.value["spec"];
+        self.group == CONTROL_PLANE
+            || ["clusterConfiguration", "initConfiguration"].iter().any(|field| spec[field].is_object())
+            || spec["joinConfiguration"]["controlPlane"].is_object()
+    }
+
     fn label(&self, key: &str) -> Option<&str> {
         self.value["metadata"]["labels"][key].as_str().filter(|value| !value.is_empty())
     }

@@ -5,17 +5,28 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// The operations of a JSON object from pointers to values.
-fn adds(operations: &Value) -> Vec<Add> {
-    operations
-        .as_object()
-        .expect("an object")
-        .iter()
-        .map(|(path, value)| Add::new(path, value.clone()))
-        .collect()
+/// The operations of a JSON object from pointers to values that are added, or of a list of them as in
+/// RFC 6902.
+fn operations(operations: &Value) -> Vec<Operation> {
+    let operation = |operation: &Value| {
+        let path = operation["path"].as_str().expect("a path");
+        match operation["op"].as_str() {
+            Some("add") => Operation::add(path, operation["value"].clone()),
+            Some("replace") => Operation::replace(path, operation["value"].clone()),
+            Some("remove") => Operation::remove(path),
+            _ => panic!("no operation: {operation}"),
+        }
+    };
+    match operations {
+        Value::Object(members) => {
+            members.iter().map(|(path, value)| Operation::add(path, value.clone())).collect()
+        }
+        Value::Array(items) => items.iter().map(operation).collect(),
+        _ => panic!("no operations: {operations}"),
+    }
 }
 
-fn edit(text: &str, operations: &[Add]) -> Edited {
+fn edit(text: &str, operations: &[Operation]) -> Edited {
     let documents = documents(text);
     assert_eq!(documents.len(), 1, "{text:?}");
     documents[0].edit(operations).expect("it can be edited")
@@ -24,7 +35,7 @@ fn edit(text: &str, operations: &[Add]) -> Edited {
 /// The text after operations that must be possible in place.
 #[track_caller]
 fn in_place(before: &str, operations: &Value) -> String {
-    let edited = edit(before, &adds(operations));
+    let edited = edit(before, &self::operations(operations));
     assert!(!edited.reemitted, "written anew:\n{}", edited.text);
     edited.text
 }
@@ -32,7 +43,7 @@ fn in_place(before: &str, operations: &Value) -> String {
 /// The text after operations that are not possible in place.
 #[track_caller]
 fn anew(before: &str, operations: &Value) -> String {
-    let edited = edit(before, &adds(operations));
+    let edited = edit(before, &self::operations(operations));
     assert!(edited.reemitted, "edited in place:\n{}", edited.text);
     edited.text
 }
@@ -340,6 +351,91 @@ table! {
     a_path_made_by_an_operation_is_used_by_the_next:
         "a: 1\n", {"/b": {}, "/b/c": [], "/b/c/-": {"d": 1}, "/b/c/0/e": 2, "/b/c/0": 3}
         => "a: 1\nb:\n  c:\n  - 3\n  - d: 1\n    e: 2\n";
+    an_item_is_inserted_above_the_comments_of_the_next:
+        "spec:\n  preKubeadmCommands: # all\n  # first\n  - a # one\n  # about b\n  # too\n  - b\n  postKubeadmCommands: []\n",
+        [{"op": "add", "path": "/spec/preKubeadmCommands/0", "value": "x"},
+         {"op": "add", "path": "/spec/preKubeadmCommands/2", "value": "z"}]
+        => "spec:\n  preKubeadmCommands: # all\n  - x\n  # first\n  - a # one\n  - z\n  # about b\n  # too\n  - b\n  postKubeadmCommands: []\n";
+    an_item_is_inserted_in_front_of_quoted_and_literal_ones:
+        "a:\n    - \"b\"\nc:\n- |\n  d\n  e\nf:\n-   >-\n    g\n",
+        {"/a/0": "x", "/c/0": "y\nz\n", "/c/2": "w", "/f/0": {"h": 1, "i": 2}}
+        => "a:\n    - x\n    - \"b\"\nc:\n- |\n  y\n  z\n- |\n  d\n  e\n- w\nf:\n- h: 1\n  i: 2\n-   >-\n    g\n";
+    an_item_is_inserted_in_front_of_one_on_the_line_of_its_list:
+        "- - 1\n  - 2\n- -   a: 1\n", {"/0/0": {"x": 1, "w": 2}, "/1/0": 3, "/0/2": 4}
+        => "- - x: 1\n    w: 2\n  - 1\n  - 4\n  - 2\n- -   3\n  -   a: 1\n";
+    items_are_inserted_into_flow_lists:
+        "a: [b, \"c\"]\nd: [\n  # one\n  1, # 1\n  2\n]\ne: [ &x f, !!str 1]\n",
+        {"/a/0": "x", "/a/2": "z", "/d/0": 0, "/d/2": 8, "/e/0": 1, "/e/2": 2}
+        => "a: [x, b, \"z\", \"c\"]\nd: [\n  0,\n  # one\n  1, # 1\n  8,\n  2\n]\ne: [ 1, &x f, 2, !!str 1]\n";
+    items_are_inserted_into_json:
+        "{\r\n \"a\": [\r\n  1\r\n ],\r\n \"b\": [1]\r\n}\r\n", {"/a/0": {"c": 0}, "/b/0": 0}
+        => "{\r\n \"a\": [\r\n  {\r\n   \"c\": 0\r\n  },\r\n  1\r\n ],\r\n \"b\": [0, 1]\r\n}\r\n";
+    items_are_inserted_into_compact_json: "{\"a\":[1]}", {"/a/0": 0} => "{\"a\":[0,1]}";
+    an_item_is_replaced_and_keeps_the_comments_around_it:
+        "files:\n# ours\n- path: /a # p\n  # inside\n  content: |\n    x\n    y\n# theirs\n- path: /b\n",
+        [{"op": "replace", "path": "/files/0", "value": {"path": "/a", "content": "z\nw\n", "owner": "root"}}]
+        => "files:\n# ours\n- path: /a\n  content: |\n    z\n    w\n  owner: root\n# theirs\n- path: /b\n";
+    items_are_replaced_by_others_of_other_kinds:
+        "a:\n- b # 1\n- |\n  c\n- [d,\n  e] # 2\n- f: 1\n  g: 2\n-\n- # 3\n  h: 1\n- - 1\n  - 2\n",
+        [{"op": "replace", "path": "/a/0", "value": {"x": 1, "w": 2}}, {"op": "replace", "path": "/a/1", "value": [3, 4]},
+         {"op": "replace", "path": "/a/2", "value": "z"}, {"op": "replace", "path": "/a/3", "value": "p\nq\n"},
+         {"op": "replace", "path": "/a/4", "value": 5}, {"op": "replace", "path": "/a/5", "value": {"i": 6}},
+         {"op": "replace", "path": "/a/6", "value": []}]
+        => "a:\n- x: 1 # 1\n  w: 2\n- - 3\n  - 4\n- z # 2\n- |\n  p\n  q\n- 5\n- # 3\n  i: 6\n- []\n";
+    a_member_with_a_list_or_a_mapping_is_replaced:
+        "a: # 1\n  # 2\n  b: 1 # 3\n# 4\nc:\n  - 1\n  - 2\n  # 5\nd: {e: 1} # 6\nf:\n- 1\ng: &g\n  h: 1\ni:\n  \"j\" # 7\n",
+        {"/a": {"x": 1, "w": [2]}, "/c": [3], "/d": 4, "/f": "x\ny\n", "/g": 5, "/i": 6}
+        => "a: # 1\n  # 2\n  x: 1\n  w:\n    - 2\n# 4\nc:\n  - 3\n  # 5\nd: 4 # 6\nf: |\n  x\n  y\ng: &g 5\ni:\n  6 # 7\n";
+    a_member_becomes_of_another_kind:
+        "a:\n  b: 1\n  c: 2\nd:\n- 1\ne: |\n  x\n  y\nf: [1,\n 2]\n",
+        {"/a": [1, 2], "/d": {"x": 1}, "/e": [], "/f": {"w": {"z": 1}}}
+        => "a:\n- 1\n- 2\nd:\n  x: 1\ne: []\nf:\n  w:\n    z: 1\n";
+    items_are_removed_with_their_own_comments_only:
+        "a:\n# 1\n- b # 2\n# 3\n- c: 1\n  # 4\n  d: 2\n  # 5\n# 6\n- e\n\n# 7\nf: 1\n",
+        [{"op": "remove", "path": "/a/1"}, {"op": "remove", "path": "/a/0"}]
+        => "a:\n# 1\n# 3\n# 6\n- e\n\n# 7\nf: 1\n";
+    the_last_item_leaves_an_empty_list:
+        "a: # 1\n# 2\n- b # 3\n# 4\nc:\n  - 1\n\n  # 5\n  - 2\nd:\n- - 1\ne: [1]\n",
+        [{"op": "remove", "path": "/a/0"}, {"op": "remove", "path": "/c/0"}, {"op": "remove", "path": "/c/0"},
+         {"op": "remove", "path": "/d/0/0"}, {"op": "remove", "path": "/e/0"}]
+        => "a: [] # 1\n# 2\n# 4\nc: []\n\n  # 5\nd:\n- []\ne: []\n";
+    members_are_removed:
+        "a: 1 # 1\n# 2\nb:\n  c: 1\n  # 3\nd: |\n  x\n\ne:\n- f: 1\n  g: 2\n- h: 1\ni: {j: 1}\n",
+        [{"op": "remove", "path": "/a"}, {"op": "remove", "path": "/b"}, {"op": "remove", "path": "/d"},
+         {"op": "remove", "path": "/e/0/f"}, {"op": "remove", "path": "/e/1/h"}, {"op": "remove", "path": "/i/j"}]
+        => "# 2\n\ne:\n-\n  g: 2\n- {}\ni: {}\n";
+    the_last_member_leaves_an_empty_mapping:
+        "# 1\na:\n  b: 1\n# 2\n", [{"op": "remove", "path": "/a/b"}] => "# 1\na: {}\n# 2\n";
+    a_document_is_emptied:
+        "# 1\n---\na: 1 # 2\n# 3\nb: 2\n# 4\n", [{"op": "remove", "path": "/a"}, {"op": "remove", "path": "/b"}]
+        => "# 1\n---\n{}\n# 3\n# 4\n";
+    a_removed_last_line_leaves_no_final_line_break:
+        "a:\r\n- 1\r\n- 2", [{"op": "remove", "path": "/a/1"}] => "a:\r\n- 1";
+    entries_of_flow_style_are_removed:
+        "a: [1, 2, 3]\nb: [1, 2,]\nc: {d: 1, \"e\": , f}\ng: [\n  1, # one\n  # about 2\n  2, # two\n  3 # three\n]\nh: [1, # 1\n  2, 3]\n",
+        [{"op": "remove", "path": "/a/2"}, {"op": "remove", "path": "/a/0"}, {"op": "remove", "path": "/b/1"},
+         {"op": "remove", "path": "/c/d"}, {"op": "remove", "path": "/c/e"}, {"op": "remove", "path": "/g/2"},
+         {"op": "remove", "path": "/g/0"}, {"op": "remove", "path": "/h/0"}]
+        => "a: [2]\nb: [1, ]\nc: {f}\ng: [\n  # about 2\n  2 # two\n]\nh: [ # 1\n  2, 3]\n";
+    entries_of_json_are_removed:
+        "{\n  \"a\": [\n    1,\n    2\n  ],\n  \"b\": {\"c\": 1, \"d\": 2},\n  \"e\": 1\n}\n",
+        [{"op": "remove", "path": "/a/1"}, {"op": "remove", "path": "/b/c"}, {"op": "remove", "path": "/e"}]
+        => "{\n  \"a\": [\n    1\n  ],\n  \"b\": {\"d\": 2}\n}\n";
+    what_is_removed_and_added_again_takes_its_place:
+        "a:\n# 1\n- b\n- c\nd: 1 # 2\ne: {f: 1, g: 2}\n",
+        [{"op": "remove", "path": "/a/0"}, {"op": "add", "path": "/a/0", "value": "x"}, {"op": "remove", "path": "/d"},
+         {"op": "add", "path": "/d", "value": 2}, {"op": "remove", "path": "/e/g"}, {"op": "add", "path": "/e/h", "value": 3}]
+        => "a:\n# 1\n- x\n- c\nd: 2 # 2\ne: {f: 1, h: 3}\n";
+    a_literal_at_the_end_without_a_line_break_keeps_its_content:
+        "a:\n- |\n  x\n  y", {"/a/-": "z", "/b": "p\nq"} => "a:\n- |-\n  x\n  y\n- z\nb: |-\n  p\n  q";
+    a_literal_at_the_end_without_a_line_break_stays_as_it_is:
+        "a: 1\nb:\n- c: |+\n    x", {"/b/0/a": 1, "/b/0/d": "1\n2\n"}
+        => "a: 1\nb:\n- c: |-\n    x\n  a: 1\n  d: \"1\\n2\\n\"";
+    what_is_in_front_of_a_literal_at_the_end_may_be_one:
+        "a:\n- b\n- >\n  x", {"/a/0": "p\nq\n"} => "a:\n- |\n  p\n  q\n- b\n- >\n  x";
+    a_literal_is_not_written_above_a_comment_it_would_swallow:
+        "a:\n- b\n  # c\n- d\n", [{"op": "replace", "path": "/a/0", "value": "p\nq\n"}]
+        => "a:\n- \"p\\nq\\n\"\n  # c\n- d\n";
     long_texts_are_literal_blocks:
         "a: 1\n", {"/b": "x\n  y: z\n\n# w\n", "/c": ["p\nq"], "/d": " x\ny", "/e": "x\n\n"}
         => "a: 1\nb: |\n  x\n    y: z\n\n  # w\nc:\n- |-\n  p\n  q\nd: \" x\\ny\"\ne: \"x\\n\\n\"\n";
@@ -363,11 +459,9 @@ fn what_cannot_be_edited_in_place_is_written_anew_between_its_outer_comments() {
         ("? a\n: 1\nb: 2\n", json!({"/c": 1}), "a: 1\nb: 2\nc: 1\n"),
         // A pair without braces.
         ("a: [b: 1]\n", json!({"/a/0/c": 1}), "a:\n- b: 1\n  c: 1\n"),
-        // Not at the end of a list; in the place of a mapping.
-        ("---\na:\n- 1\n", json!({"/a/0": 0}), "---\na:\n- 0\n- 1\n"),
-        ("a:\n  b: 1\n", json!({"/a": 0}), "a: 0\n"),
-        ("{\r\n \"a\": [1]\r\n}\r\n", json!({"/a/0": 0}), "{\r\n \"a\": [\r\n  0,\r\n  1\r\n ]\r\n}\r\n"),
-        ("{\"a\":[1]}", json!({"/a/0": 0}), "{\"a\":[0,1]}\n"),
+        // In the place of all of it.
+        ("---\na:\n- 1 # x\n", json!({"": {"b": 0}}), "---\nb: 0\n"),
+        ("{\"a\": [1]}", json!({"": {"b": [1, 2]}}), "{\"b\": [1, 2]}\n"),
     ];
     for (before, operations, after) in cases {
         assert_eq!(anew(before, &operations), after);
@@ -489,9 +583,20 @@ fn an_operation_without_a_place_is_an_error() {
     ];
     for (path, message) in cases {
         assert_eq!(
-            documents("a: [1]\n")[0].edit(&[Add::new(path, json!(1))]),
-            Err(Error::Path { path: path.to_owned(), message: message.to_owned() }),
+            documents("a: [1]\n")[0].edit(&[Operation::add(path, json!(1))]),
+            Err(Error::Path { operation: "add", path: path.to_owned(), message: message.to_owned() }),
         );
+    }
+    let cases = [
+        (Operation::replace("/b", json!(1)), "cannot replace at \"/b\": there is no such member"),
+        (Operation::replace("/a/1", json!(1)), "cannot replace at \"/a/1\": there is no such item"),
+        (Operation::remove("/b"), "cannot remove at \"/b\": there is no such member"),
+        (Operation::remove("/a/-"), "cannot remove at \"/a/-\": there is no such item"),
+        (Operation::remove(""), "cannot remove at \"\": a document cannot be removed from itself"),
+    ];
+    for (operation, message) in cases {
+        let error = documents("a: [1]\n")[0].edit(&[operation]).expect_err("there is no such place");
+        assert_eq!(error.to_string(), message);
     }
 }
 
@@ -499,7 +604,7 @@ fn an_operation_without_a_place_is_an_error() {
 fn what_cannot_be_written_is_an_error() {
     let key = format!("/{}", "k".repeat(2000));
     assert_eq!(
-        documents("a: 1\n---\nb: 1\n")[1].edit(&[Add::new(key, json!(1))]),
+        documents("a: 1\n---\nb: 1\n")[1].edit(&[Operation::add(key, json!(1))]),
         Err(Error::Unwritable { line: 2 }),
     );
 }
@@ -676,26 +781,93 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Pointers to where something can be added, below `pointer`.
-fn places(value: &Value, pointer: &str, out: &mut Vec<String>) {
-    match value {
+/// Pointers to what is below `pointer`.
+fn parts(value: &Value, pointer: &str, out: &mut Vec<String>) {
+    let members: Vec<(String, &Value)> = match value {
         Value::Object(members) => {
-            out.push(format!("{pointer}/new"));
-            for (key, value) in members {
-                let key = key.replace('~', "~0").replace('/', "~1");
-                let pointer = format!("{pointer}/{key}");
-                out.push(pointer.clone());
-                places(value, &pointer, out);
-            }
+            members.iter().map(|(key, value)| (key.replace('~', "~0").replace('/', "~1"), value)).collect()
         }
         Value::Array(items) => {
-            out.push(format!("{pointer}/-"));
-            for (index, value) in items.iter().enumerate() {
-                places(value, &format!("{pointer}/{index}"), out);
-            }
+            items.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect()
         }
-        _ => {}
+        _ => return,
+    };
+    for (token, value) in members {
+        let pointer = format!("{pointer}/{token}");
+        out.push(pointer.clone());
+        parts(value, &pointer, out);
     }
+}
+
+/// Pointers to where something new can be added, below `pointer`.
+fn ends(value: &Value, pointer: &str, out: &mut Vec<String>) {
+    match value {
+        Value::Object(_) => out.push(format!("{pointer}/new")),
+        Value::Array(_) => out.push(format!("{pointer}/-")),
+        _ => return,
+    }
+    let mut inner = Vec::new();
+    parts(value, "", &mut inner);
+    for part in inner {
+        match value.pointer(&part) {
+            Some(Value::Object(_)) => out.push(format!("{pointer}{part}/new")),
+            Some(Value::Array(_)) => out.push(format!("{pointer}{part}/-")),
+            _ => {}
+        }
+    }
+}
+
+/// An operation that applies to a value.
+fn chosen(value: &Value, kind: usize, choice: proptest::sample::Index, new: Value) -> Operation {
+    let mut paths = Vec::new();
+    let kind = if kind == 0 {
+        kind
+    } else {
+        parts(value, "", &mut paths);
+        kind
+    };
+    if paths.is_empty() {
+        ends(value, "", &mut paths);
+        return Operation::add(choice.get(&paths).clone(), new);
+    }
+    let path = choice.get(&paths).clone();
+    match kind {
+        1 => Operation::add(path, new),
+        2 => Operation::replace(path, new),
+        _ => Operation::remove(path),
+    }
+}
+
+/// The value after operations, by another implementation of RFC 6902.
+fn patched(value: &Value, operations: &[Operation]) -> Value {
+    let patch: Vec<Value> = operations
+        .iter()
+        .map(|operation| {
+            let mut json = json!({"op": operation.name(), "path": operation.path()});
+            if let Operation::Add { value, .. } | Operation::Replace { value, .. } = operation {
+                json["value"] = value.clone();
+            }
+            json
+        })
+        .collect();
+    let patch: json_patch::Patch = serde_json::from_value(Value::Array(patch)).expect("a patch");
+    let mut value = value.clone();
+    json_patch::patch(&mut value, &patch).expect("it applies");
+    value
+}
+
+/// A text of the block style in which every line of `marked` has a comment above it and one behind it.
+fn commented(text: &str, marked: &[bool]) -> String {
+    let mut out = String::new();
+    for (number, line) in text.lines().enumerate() {
+        let margin = &line[..line.len() - line.trim_start().len()];
+        if *marked.get(number).unwrap_or(&false) {
+            write!(out, "{margin}# above {number}\n{line} # behind {number}\n").expect("it is written");
+        } else {
+            writeln!(out, "{line}").expect("it is written");
+        }
+    }
+    out
 }
 
 /// A value in one of the styles that are found in the wild.
@@ -736,20 +908,81 @@ proptest! {
     fn an_edit_of_the_text_is_an_edit_of_the_values(
         value in values().prop_filter("a collection", |value| value.is_object() || value.is_array()),
         style in 0_usize..7,
-        choices in proptest::collection::vec((any::<proptest::sample::Index>(), values()), 1..6),
+        choices in proptest::collection::vec((0_usize..4, any::<proptest::sample::Index>(), values()), 1..6),
+        ends_line in any::<bool>(),
     ) {
-        let text = emitted(&value, style);
+        let mut text = emitted(&value, style);
+        if !ends_line {
+            text.truncate(text.strip_suffix("\r\n").or(text.strip_suffix('\n')).unwrap_or(&text).len());
+        }
+        // A literal block at the end has no line break now.
+        let value = read(&text);
         let mut expected = value.clone();
         let mut operations = Vec::new();
-        for (choice, new) in choices {
-            let mut paths = Vec::new();
-            places(&expected, "", &mut paths);
-            let path = choice.get(&paths).clone();
-            let tokens = tokens(&path).expect("a pointer");
-            add(&mut expected, &tokens, new.clone()).expect("a place");
-            operations.push(Add::new(path, new));
+        for (kind, choice, new) in choices {
+            if expected.is_object() || expected.is_array() {
+                let operation = chosen(&expected, kind, choice, new);
+                expected = patched(&expected, std::slice::from_ref(&operation));
+                operations.push(operation);
+            }
         }
         let edited = edit(&text, &operations);
-        prop_assert_eq!(&read(&edited.text), &expected, "{}\n{}", text, edited.text);
+        prop_assert_eq!(&read(&edited.text), &expected, "{}\n{:?}\n{}", text, operations, edited.text);
+        let is_block = !matches!(style, 1 | 2 | 6);
+        prop_assert!(!is_block || !edited.reemitted, "{}\n{:?}\n{}", text, operations, edited.text);
+    }
+
+    #[test]
+    fn lines_outside_of_what_an_operation_is_about_stay(
+        value in values().prop_filter("a collection", |value| value.is_object() || value.is_array()),
+        (step, dash) in proptest::sample::select(vec![(2, 0), (2, 2), (4, 2)]),
+        marked in proptest::collection::vec(any::<bool>(), 40),
+        kind in 0_usize..4,
+        choice in any::<proptest::sample::Index>(),
+        new in values(),
+        ends_line in any::<bool>(),
+    ) {
+        let mut text = String::new();
+        write::Block { step, dash, literal: false }.value(&mut text, &value, 0);
+        let mut text = commented(&text, &marked);
+        if !ends_line {
+            text.pop();
+        }
+        let operation = chosen(&value, kind, choice, new);
+        let edited = edit(&text, std::slice::from_ref(&operation));
+        let context = format!("{text}\n{operation:?}\n{}", edited.text);
+        prop_assert!(!edited.reemitted, "{}", context);
+        prop_assert_eq!(read(&edited.text), patched(&value, std::slice::from_ref(&operation)), "{}", context);
+        prop_assert!(edited.text.is_empty() || edited.text.ends_with('\n') == ends_line, "{}", context);
+
+        // What is there already, and is not only moved.
+        let is_item = documents(&text)[0].locate(operation.path(), None).is_some_and(|_| {
+            operation.path().rsplit_once('/').is_some_and(|(list, _)| value.pointer(list).is_some_and(Value::is_array))
+        });
+        let is_new = matches!(operation, Operation::Add { .. }) && (is_item || value.pointer(operation.path()).is_none());
+        let own = if is_new {
+            0..0
+        } else {
+            let place = documents(&text)[0].locate(operation.path(), None).expect("a place");
+            let lines: Vec<&str> = text.lines().collect();
+            let mut start = place.line - 1;
+            // With the key above a list or a mapping.
+            if matches!(operation, Operation::Remove { .. }) && lines[start].chars().take(place.column - 1).all(|c| c == ' ' || c == '-') {
+                start = lines[..start].iter().rposition(|line| !line.trim_start().starts_with('#')).unwrap_or(start);
+            }
+            start..place.end_line
+        };
+        let after: Vec<&str> = edited.text.lines().collect();
+        let others = text.lines().enumerate().filter(|(number, _)| !own.contains(number));
+        let others: Vec<&str> = others.map(|(_, line)| line).collect();
+        let diff = similar::TextDiff::from_slices(&others, &after);
+        let lost: Vec<&str> = diff
+            .iter_all_changes()
+            .filter(|change| change.tag() == similar::ChangeTag::Delete)
+            .map(|change| change.value())
+            .collect();
+        // The line of the key, or that of the list or mapping that becomes an empty one.
+        prop_assert!(lost.len() <= 1, "{:?}\n{}", lost, context);
+        prop_assert!(!lost.iter().any(|line| line.trim_start().starts_with('#')), "{:?}\n{}", lost, context);
     }
 }

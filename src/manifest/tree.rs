@@ -129,9 +129,16 @@ impl<'a> Builder<'a> {
             Event::DocumentStart(..) if self.tree.root.is_some() => {
                 Err(syntax(self.first_line, &span.start, "a document ends here without a `---` or `...`"))
             }
-            Event::Scalar(text, style, anchor, tag) => {
+            Event::Scalar(mut text, style, anchor, tag) => {
                 let end = match style {
-                    ScalarStyle::Literal | ScalarStyle::Folded => self.block_end(&text, &span),
+                    ScalarStyle::Literal | ScalarStyle::Folded => {
+                        let end = self.block_end(&text, &span);
+                        // The parser gives a block at the end of the text a line break that is not there.
+                        if end == self.text.len() && text.ends_with('\n') {
+                            text.to_mut().pop();
+                        }
+                        end
+                    }
                     _ => offset(&span.end),
                 };
                 let id = self.push(Kind::Scalar { text, style }, &span, end, anchor, tag);

@@ -12,7 +12,7 @@ use super::report::Report;
 use super::source::{self, Kind, Source};
 use crate::inject::preset::ProxyVariable;
 use crate::lint::{Scope, Subject, Variable, mask, objects, portable};
-use crate::manifest::{self, Add, Document};
+use crate::manifest::{self, Document, Operation};
 
 /// The inputs as they are written.
 #[derive(Debug, Default)]
@@ -110,18 +110,19 @@ fn document(
     let mut text = document.text.to_owned();
     for subject in objects::subjects(object).iter().filter(|subject| fixable.contains(&*subject.name)) {
         let Some(change) = change(subject, file, &mut fixed.refusals) else { continue };
-        let mut operations: Vec<Add> = Vec::new();
+        let mut operations: Vec<Operation> = Vec::new();
         let mut variables = Vec::new();
         for (_, variable) in &change.literal {
             if variable.value.as_deref() != Some(&*change.value) {
-                operations.push(Add::new(&*variable.pointer, change.value.as_str().into()));
+                operations.push(Operation::add(&*variable.pointer, change.value.as_str().into()));
                 variables.push((variable.name.clone(), variable.value.clone()));
             }
         }
         if let (Some(missing), Some((_, variable))) = (change.missing, change.literal.first()) {
             // Behind the last variable: `/…/env/3/value` is in `/…/env`.
             let list = variable.pointer.rsplitn(3, '/').nth(2).unwrap_or_default();
-            operations.push(Add::new(format!("{list}/-"), json!({"name": missing, "value": change.value})));
+            operations
+                .push(Operation::add(format!("{list}/-"), json!({"name": missing, "value": change.value})));
             variables.push((missing.to_owned(), None));
         }
         if operations.is_empty() {

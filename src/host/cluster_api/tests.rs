@@ -57,7 +57,7 @@ fn rules(findings: &[Finding]) -> Vec<(&str, &str)> {
 }
 
 fn settings(proxy: &str, no_proxy: &str) -> Vec<Setting> {
-    let setting = |proxy, value: &str| Setting { proxy, value: value.to_owned() };
+    let setting = |proxy, value: &str| Setting { proxy, value: value.to_owned(), secret: false };
     vec![setting(ProxyVariable::Http, proxy), setting(ProxyVariable::No, no_proxy)]
 }
 
