@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::field::{Field, Place, Report, has_variable};
+use super::field::{Field, Place, Report};
 use super::files::{self, Content, File};
 use super::pools::Pool;
 use super::{Finding, Group, Manifests, Object};
 use crate::host::targets::{Target, Unit};
 use crate::host::values::Setting;
+use crate::host::variables::has_reference;
 use crate::inject::preset::ProxyVariable;
 use crate::lint::{self, Facts, Id, Role, Scope, Subject};
 use crate::no_proxy;
@@ -108,8 +109,8 @@ impl Check<'_> {
             let is_address = |host: &str| host.parse::<IpAddr>().is_ok();
             let may_be_it = |(host, _): &(String, Place)| {
                 *host == vip.address
-                    || has_variable(host)
-                    || has_variable(&vip.address)
+                    || has_reference(host)
+                    || has_reference(&vip.address)
                     || is_address(host) != is_address(&vip.address)
             };
             if let Some((endpoint, elsewhere)) = known.endpoints.first()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::field::{Field, Place, Report, has_variable, host, is_entry};
+use super::field::{Field, Place, Report, host, is_entry};
 use super::files::{self, Vip};
 use super::links::{Links, Members, Reference};
 use super::pools::{Pool, Pools};
@@ -13,6 +13,7 @@ use super::{
     BOOTSTRAP, CONTROL_PLANE, CORE, Entry, FactSource, Finding, Group, INFRASTRUCTURE, Manifests, NodeRanges,
     Object,
 };
+use crate::host::variables::has_reference;
 
 mod machines;
 
@@ -149,7 +150,7 @@ impl<'m> Collector<'_, 'm> {
     fn host(&mut self, from: FactSource, field: &Field<'m>, why: &'static str) -> Option<String> {
         let text = field.text(&mut self.report)?;
         let Some(host) = host(text) else {
-            if has_variable(text) {
+            if has_reference(text) {
                 self.report.notes.push(field.unresolved());
             } else {
                 self.report.wrong.push(field.expected("the name of a host or an IP address"));
@@ -168,7 +169,7 @@ impl<'m> Collector<'_, 'm> {
         from: FactSource,
         why: &'static str,
     ) -> Option<IpNet> {
-        if has_variable(text) {
+        if has_reference(text) {
             if is_entry(text) {
                 self.add(from, Some(field.place()), text.to_owned(), why);
             } else {
@@ -218,7 +219,7 @@ impl<'m> Collector<'_, 'm> {
     fn services(&mut self, field: &Field<'m>, text: &str, why: &'static str) {
         let from = FactSource::ClusterNetwork;
         let Some(net) = self.network(field, text, from, why) else {
-            if has_variable(text) {
+            if has_reference(text) {
                 let message = "a variable of clusterctl, so the address of the API server's Service, the first one of \
                                this network, is not in the list: give it a value (--values-from-env)";
                 self.report.notes.push(field.finding("unresolved-variable", message.to_owned()));
@@ -236,7 +237,7 @@ impl<'m> Collector<'_, 'm> {
     fn domain(&mut self, field: &Field<'m>, text: &str) {
         let domain = text.trim_matches('.');
         if host(domain).is_none_or(|host| host != domain) {
-            if has_variable(text) {
+            if has_reference(text) {
                 self.report.notes.push(field.unresolved());
             } else {
                 self.report.wrong.push(field.expected("a domain, as in cluster.local"));

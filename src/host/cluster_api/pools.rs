@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Subnets};
 
-use super::field::{Field, Place, Report, has_variable, is_entry};
+use super::field::{Field, Place, Report, is_entry};
 use super::links::Links;
 use super::{Finding, Manifests, NodeRanges, Object};
+use crate::host::variables::has_reference;
 
 /// The group of the in-cluster IPAM provider.
 const IN_CLUSTER: &str = "ipam.cluster.x-k8s.io";
@@ -145,7 +146,7 @@ fn in_cluster(spec: &Field<'_>, report: &mut Report) -> Pool {
     };
     for field in spec.at("addresses").items(report) {
         match field.text(report) {
-            Some(text) if has_variable(text) && is_entry(text) => {
+            Some(text) if has_reference(text) && is_entry(text) => {
                 pool.variables.push((text.to_owned(), field.place()));
             }
             _ => part.ranges.extend(field.range(report)),
@@ -167,7 +168,7 @@ fn prefixes(spec: &Field<'_>, report: &mut Report) -> Pool {
     let mut part = Part { is_prefixes: true, has_reserved: true, ..Part::default() };
     for field in spec.at("prefixes").items(report) {
         match field.text(report) {
-            Some(text) if has_variable(text) && is_entry(text) => {
+            Some(text) if has_reference(text) && is_entry(text) => {
                 pool.variables.push((text.to_owned(), field.place()));
             }
             _ => part.ranges.extend(field.range(report)),
@@ -438,7 +439,7 @@ impl Field<'_> {
         let text = self.text(report)?;
         let parsed = parse(text.trim());
         if parsed.is_none() {
-            if has_variable(text) {
+            if has_reference(text) {
                 report.notes.push(self.unresolved());
             } else {
                 report.wrong.push(self.expected(expected));

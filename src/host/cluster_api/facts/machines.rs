@@ -8,10 +8,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::super::field::{Field, has_variable};
+use super::super::field::Field;
 use super::super::links::{Members, Reference, machine_spec};
 use super::super::{FactSource, INFRASTRUCTURE, NodeRanges, Object, pools};
 use super::{Collector, VCENTER};
+use crate::host::variables::has_reference;
 use crate::inject::select::{Labels, Selector};
 
 /// The annotation of a `Cluster` that says where its pools of metal3 are, for capv-static-ip.
@@ -99,7 +100,7 @@ impl<'m> Collector<'_, 'm> {
     /// An address with the length of its network's prefix.
     fn address_of_machine(&mut self, field: &Field<'m>) {
         let Some(text) = field.text(&mut self.report) else { return };
-        if has_variable(text) {
+        if has_reference(text) {
             match (self.mode, text.split_once('/')) {
                 (NodeRanges::None, _) => {}
                 (NodeRanges::Subnet, Some(_)) => self.report.notes.push(field.unresolved()),

@@ -233,7 +233,7 @@ fn once_static_pods_have_a_proxy_the_list_has_what_the_api_server_reaches() {
         Some("${VIP},.svc,10.0.0.0/24,172.20.0.0/16,172.21.0.0/16,api.corp.example")
     );
     // Without a proxy, nothing goes through one.
-    let no_proxy = [Setting { proxy: ProxyVariable::No, value: String::new() }];
+    let no_proxy = [Setting { proxy: ProxyVariable::No, value: String::new(), secret: false }];
     assert!(found_with(&manifests, &no_proxy, true).is_empty());
 }
 
