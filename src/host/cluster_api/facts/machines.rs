@@ -245,6 +245,8 @@ impl<'m> Collector<'_, 'm> {
                 self.report.notes.push(field.finding("missing-object", message));
             }
             for index in found {
+                // What machines name is taken whatever its vCenter is.
+                self.known.strange_zones.retain(|place| place.object != index);
                 self.zone(index, namespace);
             }
         }
