@@ -5,3 +5,4 @@
 
 pub mod targets;
 pub mod values;
+pub mod variables;
