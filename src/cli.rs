@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -13,6 +14,7 @@ mod check;
 mod completions;
 mod crds;
 mod explain;
+mod host;
 mod inject;
 mod input;
 mod lint;
@@ -24,6 +26,9 @@ mod serve;
 const FAILED: u8 = 1;
 /// The same for commands whose 1 is an answer, and for wrong usage, as clap has it.
 const BAD_INPUT: u8 = 2;
+
+/// Fewer than this many things are no work for another thread.
+const SMALLEST_SHARE: usize = 64;
 
 /// The right HTTP proxy configuration for every workload of a Kubernetes cluster.
 #[derive(Debug, Parser)]
@@ -41,6 +46,7 @@ Examples:
   reach route https://web.corp.example/              say which clients go through the proxy, and why
   reach no-proxy -n shop                             print the list that a pod gets, with the origin of each entry
   reach lint -f deployment.yaml                      say what is wrong with proxy variables
+  reach host patch -f cluster.yaml --presets presets give nodes of Cluster API the same proxy
   reach crds | kubectl apply -f -                    install the CRDs";
 
 #[derive(Debug, Subcommand)]
@@ -51,6 +57,7 @@ enum Command {
     Route(route::Arguments),
     NoProxy(Box<no_proxy::Arguments>),
     Lint(lint::Arguments),
+    Host(host::Arguments),
     Crds(crds::Arguments),
     Check(check::Arguments),
     Completions(completions::Arguments),
@@ -91,6 +98,7 @@ pub fn main() -> ExitCode {
     let answers_with_1 = match &arguments.command {
         Command::Inject(inject) => inject.is_diff(),
         Command::Lint(_) => true,
+        Command::Host(host) => host.answers_with_1(),
         _ => false,
     };
     let result = match arguments.command {
@@ -100,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Route(arguments) => route::run(&arguments),
         Command::NoProxy(arguments) => no_proxy::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
+        Command::Host(arguments) => host::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, &mut Arguments::command()),
@@ -181,6 +190,23 @@ fn beside(file: &Path) -> io::Result<(PathBuf, fs::File)> {
             opened => return Ok((temporary, opened?)),
         }
     }
+}
+
+/// Works on many things, in order. Reading and editing text is what takes time, so many are shared out among threads.
+fn shared_out<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let share = items.len().div_ceil(threads).max(SMALLEST_SHARE);
+    let work = &work;
+    thread::scope(|scope| {
+        let parts: Vec<_> = items
+            .chunks(share)
+            .map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<R>>()))
+            .collect();
+        parts
+            .into_iter()
+            .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
 }
 
 /// Writes a line to standard error.

@@ -3,6 +3,11 @@
 //! [`values`] says what hosts get, by the same merge as for pods; [`targets`] writes it as each reader of a file wants it.
 //! Pure: no clock, no I/O, no logging.
 
+pub mod class;
+pub mod cluster_api;
+pub mod node;
+pub mod patch;
+pub mod render;
 pub mod targets;
 pub mod values;
 pub mod variables;

@@ -10,6 +10,7 @@ mod api_server; // how its errors read, when to ask it again
 pub mod certs; // the serving certificate
 pub mod cli; // one file per command
 pub mod clients; // how HTTP clients read their proxy variables
+mod expansion; // $(NAME) in values
 pub mod host; // the same presets as files of a host
 pub mod inject; // the engine: pod + presets -> what to add
 pub mod lease; // a Lease, taken when there is something to do

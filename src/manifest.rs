@@ -111,6 +111,16 @@ impl Operation {
         Self::Remove { path: path.into() }
     }
 
+    /// The same for a value that is at the JSON pointer `at`.
+    #[must_use]
+    pub fn under(self, at: &str) -> Self {
+        match self {
+            Self::Add { path, value } => Self::Add { path: format!("{at}{path}"), value },
+            Self::Replace { path, value } => Self::Replace { path: format!("{at}{path}"), value },
+            Self::Remove { path } => Self::Remove { path: format!("{at}{path}") },
+        }
+    }
+
     /// Where it takes place.
     #[must_use]
     pub fn path(&self) -> &str {

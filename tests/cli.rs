@@ -3,6 +3,8 @@
 //! What is printed is compared with files in `tests/fixtures/cli`; with `REACH_UPDATE=1` those are written instead, for
 //! review with `git diff`.
 
+#[path = "cli/host.rs"]
+mod host;
 #[path = "cli/no_proxy.rs"]
 mod no_proxy;
 mod support;

@@ -1,13 +1,12 @@
 //! `reach inject`: manifests as the webhook would change their pods.
 
 use std::process::ExitCode;
-use std::thread;
 
 use serde_json::{Value, json};
 use similar::TextDiff;
 
-use super::Failure;
 use super::input::{File, Input, Lookup};
+use super::{Failure, shared_out};
 use crate::inject::pod::Pod;
 use crate::inject::workload::workloads;
 use crate::inject::{self, Target, annotation, json, patch};
@@ -96,7 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
         }
         match arguments.output {
-            Some(Output::Diff) => out.push_str(&diff(file, &stream)),
+            Some(Output::Diff) => out.push_str(&diff(file, &stream, "injected")),
             Some(Output::Json | Output::Patch) => {}
             _ => append(&mut out, &stream),
         }
@@ -115,27 +114,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(arguments.is_diff() && changed)))
 }
 
-/// Injects the documents of a file, in order. Reading and editing text is what takes time, so many
-/// documents are shared out among threads.
+/// Injects the documents of a file, in order.
 pub(super) fn documents(file: &File, lookup: &Lookup) -> Vec<Result<Injected, String>> {
-    let documents = manifest::documents(&file.text);
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let share = documents.len().div_ceil(threads).max(64);
-    let inject = |documents: &[Document<'_>]| -> Vec<_> {
-        documents
-            .iter()
-            .map(|document| {
-                inject(document, lookup)
-                    .map_err(|message| format!("{}, document {}: {message}", file.name, document.number))
-            })
-            .collect()
-    };
-    thread::scope(|scope| {
-        let parts: Vec<_> = documents.chunks(share).map(|part| scope.spawn(move || inject(part))).collect();
-        parts
-            .into_iter()
-            .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+    shared_out(&manifest::documents(&file.text), |document| {
+        inject(document, lookup)
+            .map_err(|message| format!("{}, document {}: {message}", file.name, document.number))
     })
 }
 
@@ -205,12 +188,13 @@ pub(super) fn place(pointer: &str) -> String {
     )
 }
 
-fn read(text: &str) -> Vec<Value> {
+/// The objects of a text that is known to be read.
+pub(super) fn read(text: &str) -> Vec<Value> {
     manifest::documents(text).iter().filter_map(|document| document.read().ok().flatten()).collect()
 }
 
 /// Joins documents of different streams.
-fn append(stream: &mut String, document: &str) {
+pub(super) fn append(stream: &mut String, document: &str) {
     if !stream.is_empty() {
         if !stream.ends_with('\n') {
             stream.push('\n');
@@ -223,12 +207,13 @@ fn append(stream: &mut String, document: &str) {
     stream.push_str(document);
 }
 
-fn diff(file: &File, injected: &str) -> String {
-    if file.text == injected {
+/// What changes in a file; `what` has been done with it.
+pub(super) fn diff(file: &File, text: &str, what: &str) -> String {
+    if file.text == text {
         return String::new();
     }
-    TextDiff::from_lines(file.text.as_str(), injected)
+    TextDiff::from_lines(file.text.as_str(), text)
         .unified_diff()
-        .header(&file.name, &format!("{} (injected)", file.name))
+        .header(&file.name, &format!("{} ({what})", file.name))
         .to_string()
 }

@@ -25,15 +25,22 @@ pub struct Input {
 /// Where presets come from, and for which namespace.
 #[derive(Debug, clap::Args)]
 pub struct PresetInput {
-    /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, which they refer to) from files or folders; without it, from the cluster of the current kubeconfig
-    #[arg(long, value_name = "PATH", num_args = 1.., env = "REACH_PRESETS", value_delimiter = ':')]
-    presets: Vec<PathBuf>,
+    #[command(flatten)]
+    source: PresetSource,
     /// Namespace of objects that say none [default: that of the current context, else default]
     #[arg(short, long, value_name = "NAMESPACE", env = "REACH_NAMESPACE")]
     namespace: Option<String>,
     /// Labels of the namespace, instead of those it has
     #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',', value_parser = label, env = "REACH_NAMESPACE_LABELS")]
     namespace_labels: Option<Vec<(String, String)>>,
+}
+
+/// Where presets come from.
+#[derive(Debug, clap::Args)]
+pub struct PresetSource {
+    /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, Secrets, which they refer to) from files or folders; without it, from the cluster of the current kubeconfig
+    #[arg(long, value_name = "PATH", num_args = 1.., env = "REACH_PRESETS", value_delimiter = ':')]
+    presets: Vec<PathBuf>,
     #[command(flatten)]
     network: ClusterNetwork,
     #[command(flatten)]
@@ -162,7 +169,7 @@ pub fn only<'a, 'o>(found: &'a [Workload<'o>]) -> Result<&'a Workload<'o>, Strin
 impl PresetInput {
     /// Refuses presets where nothing asks for them. The variable is there for other commands as well.
     pub fn refuse(&self, message: &str) -> Result<(), Failure> {
-        if self.presets.is_empty() || std::env::var_os("REACH_PRESETS").is_some() {
+        if self.source.presets.is_empty() || std::env::var_os("REACH_PRESETS").is_some() {
             return Ok(());
         }
         Err(Failure::Usage(message.to_owned()))
@@ -174,30 +181,59 @@ impl PresetInput {
             .namespace_labels
             .as_ref()
             .map(|pairs| NamespaceLabels::new(pairs.iter().map(|(key, value)| (key, value))));
-        if !self.presets.is_empty() {
-            let loaded = directory::load(&self.presets)
-                .map_err(|errors| Failure::Messages(errors.iter().map(ToString::to_string).collect()))?;
+        if let Some(loaded) = self.source.files()? {
             let namespace = self.namespace.clone().unwrap_or_else(|| "default".to_owned());
-            let (snapshot, accounts) = loaded.with_given(self.network.facts()).snapshot();
+            let (snapshot, accounts) = loaded.snapshot();
             complain_all(&accounts.warnings());
             return Ok(Lookup { snapshot, namespace, labels });
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let config =
-                self.cluster.config().await.context("without --presets PATH, presets come from a cluster")?;
+        block_on(async {
+            let config = self.source.config().await?;
             let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-            let client = kube::Client::try_from(config)?;
-            let loaded = cluster::load(&client, self.network.facts())
-                .await
-                .context("cannot read presets from the cluster")?;
-            complain_all(&loaded.warnings);
-            Ok(Lookup { snapshot: loaded.snapshot, namespace, labels })
+            let snapshot = self.source.of_cluster(&kube::Client::try_from(config)?).await?;
+            Ok(Lookup { snapshot, namespace, labels })
         })
     }
 }
 
-fn complain_all(warnings: &[String]) {
+impl PresetSource {
+    /// Whether somebody has said where presets are.
+    pub fn is_given(&self) -> bool {
+        !self.presets.is_empty() || self.cluster.kubeconfig.is_some() || self.cluster.context.is_some()
+    }
+
+    /// What is in the files that were given; `None` where presets come from a cluster.
+    pub fn files(&self) -> Result<Option<directory::Loaded>, Failure> {
+        if self.presets.is_empty() {
+            return Ok(None);
+        }
+        let loaded = directory::load(&self.presets)
+            .map_err(|errors| Failure::Messages(errors.iter().map(ToString::to_string).collect()))?;
+        Ok(Some(loaded.with_given(self.network.facts())))
+    }
+
+    /// How to reach the cluster that has the presets.
+    pub async fn config(&self) -> anyhow::Result<kube::Config> {
+        self.cluster.config().await.context("without --presets PATH, presets come from a cluster")
+    }
+
+    /// The presets of a cluster.
+    pub async fn of_cluster(&self, client: &kube::Client) -> anyhow::Result<Snapshot> {
+        let loaded = cluster::load(client, self.network.facts())
+            .await
+            .context("cannot read presets from the cluster")?;
+        complain_all(&loaded.warnings);
+        Ok(loaded.snapshot)
+    }
+}
+
+/// Runs what talks to a cluster.
+pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// Writes warnings to standard error.
+pub fn complain_all(warnings: &[String]) {
     for warning in warnings {
         super::complain(&format!("warning: {warning}"));
     }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use percent_encoding::percent_decode_str;
+
 use super::values::{FAMILIES, Setting};
 use crate::inject::preset::ProxyVariable;
 use crate::no_proxy;
@@ -13,17 +15,23 @@ use crate::no_proxy::entry::{Entry, Name};
 /// The first line of every file, by which people and reach itself know whose it is. `#` begins a comment in all of them.
 pub const MARK: &str = "# Written by reach from presets; changes are overwritten.";
 
+/// The last line of what goes into a file in which others have lines too.
+pub const END: &str = "# End of what reach has written.";
+
+/// The file of variables.
+pub const VARIABLES: &str = "/etc/reach/proxy.env";
+
 /// A service of systemd that gets the variables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Unit {
-    /// It pulls images. `hosts.toml` has no proxy, so its environment is the only way.
+    /// containerd, which pulls images. `hosts.toml` has no proxy, so its environment is the only way
     Containerd,
-    /// For credential providers and API servers elsewhere; images are not its business.
-    Kubelet,
-    /// It pulls images, where it is the runtime.
+    /// CRI-O, where it is the runtime
     Crio,
-    /// It pulls images, where it is the runtime.
+    /// Docker, where it is the runtime
     Docker,
+    /// The kubelet, for credential providers and API servers elsewhere; images are not its business
+    Kubelet,
 }
 
 /// A file of a host.
@@ -39,11 +47,13 @@ pub enum Target {
     DropIn(Unit),
     /// The variables for login shells (POSIX sh).
     Profile,
-    /// The variables for every session, as pam_env(8) reads them. Others have lines in this file too: whoever writes it
-    /// on a host keeps them.
+    /// The variables for every session, as pam_env(8) reads them. Others have lines in this file too, and keep them.
     EtcEnvironment,
     /// apt, also where it runs without an environment (`apt-daily.service`).
     Apt,
+    /// dnf, also where it runs without an environment (`dnf-automatic.service`): `[main]` of its configuration, in which
+    /// others have lines too, and keep them. It has no exceptions there.
+    Dnf,
     /// sudo(8) keeps the variables of who calls it.
     Sudoers,
 }
@@ -75,6 +85,10 @@ pub enum Why {
     AptCharacter,
     /// Something that apt does not take for a proxy.
     AptScheme,
+    /// Something that dnf does not take for a proxy.
+    DnfProxy,
+    /// A user or a password that dnf.conf has no escape for.
+    DnfCharacter,
 }
 
 /// Longest line of `/etc/environment`, in bytes without its end. pam_env reads into a buffer of 1,024 bytes in Linux-PAM
@@ -91,11 +105,14 @@ const ENVIRONMENT_SPECIAL: [char; 5] = ['#', '\'', '"', '\\', '$'];
 /// Schemes of proxies that apt knows (apt-transport-http(1)). Without one, it takes the host for the scheme and fails.
 const APT_SCHEMES: [&str; 3] = ["http://", "https://", "socks5h://"];
 
+/// Schemes of proxies that dnf knows (dnf.conf(5), `proxy`; `OptionString` of libdnf refuses others).
+const DNF_SCHEMES: [&str; 5] = ["http", "https", "socks5", "socks5h", "socks4a"];
+
 // === impl Unit ===
 
 impl Unit {
     /// Every unit.
-    pub const ALL: [Self; 4] = [Self::Containerd, Self::Kubelet, Self::Crio, Self::Docker];
+    pub const ALL: [Self; 4] = [Self::Containerd, Self::Crio, Self::Docker, Self::Kubelet];
 
     /// Its name, as systemd has it.
     #[must_use]
@@ -116,12 +133,24 @@ impl Target {
     #[must_use]
     pub fn path(self) -> String {
         match self {
-            Self::EnvironmentFile => "/etc/reach/proxy.env".to_owned(),
+            Self::EnvironmentFile => VARIABLES.to_owned(),
             Self::DropIn(unit) => format!("/etc/systemd/system/{}.d/10-reach-proxy.conf", unit.name()),
             Self::Profile => "/etc/profile.d/reach-proxy.sh".to_owned(),
             Self::EtcEnvironment => "/etc/environment".to_owned(),
             Self::Apt => "/etc/apt/apt.conf.d/95reach-proxy".to_owned(),
+            Self::Dnf => "/etc/dnf/dnf.conf".to_owned(),
             Self::Sudoers => "/etc/sudoers.d/reach-proxy".to_owned(),
+        }
+    }
+
+    /// Where the text waits for its place, if others have lines in the file too: a file of reach's own, from which it is
+    /// put among theirs, from its first line to [`END`].
+    #[must_use]
+    pub fn block(self) -> Option<&'static str> {
+        match self {
+            Self::EtcEnvironment => Some("/etc/reach/environment"),
+            Self::Dnf => Some("/etc/reach/dnf.conf"),
+            _ => None,
         }
     }
 
@@ -130,8 +159,9 @@ impl Target {
     #[must_use]
     pub fn mode(self) -> u32 {
         match self {
-            Self::EnvironmentFile => 0o600,
-            Self::DropIn(_) | Self::Profile | Self::EtcEnvironment | Self::Apt => 0o644,
+            // A block is read by root alone, who puts it where it belongs.
+            Self::EnvironmentFile | Self::EtcEnvironment | Self::Dnf => 0o600,
+            Self::DropIn(_) | Self::Profile | Self::Apt => 0o644,
             // sudo refuses a file that others may write; its own have this mode.
             Self::Sudoers => 0o440,
         }
@@ -144,15 +174,17 @@ impl Target {
         let lines = match self {
             Self::EnvironmentFile => self.each(&settings, |name, value| Ok(environment_file(name, value)))?,
             Self::DropIn(_) => {
-                vec!["[Service]".to_owned(), format!("EnvironmentFile={}", Self::EnvironmentFile.path())]
+                vec!["[Service]".to_owned(), format!("EnvironmentFile={VARIABLES}")]
             }
             Self::Profile => self.each(&settings, |name, value| Ok(profile(name, value)))?,
             Self::EtcEnvironment => self.each(&settings, etc_environment)?,
             Self::Apt => self.apt(&settings)?,
+            Self::Dnf => self.dnf(&settings)?,
             Self::Sudoers => sudoers(&settings),
         };
         let mut text = format!("{MARK}\n");
-        for line in lines {
+        let end = self.block().map(|_| END.to_owned());
+        for line in lines.into_iter().chain(end) {
             text.push_str(&line);
             text.push('\n');
         }
@@ -212,6 +244,16 @@ impl Target {
         Ok(lines)
     }
 
+    /// One proxy for all URLs, the user and the password apart from it and as they are, not percent-encoded: dnf encodes
+    /// them itself.
+    fn dnf(self, settings: &[&Setting]) -> Result<Vec<String>, Unwritable> {
+        let of = |proxy| settings.iter().copied().find(|setting| setting.proxy == proxy);
+        // Mirrors are asked by https; dnf takes what it has for both.
+        let proxy = of(ProxyVariable::Https).or(of(ProxyVariable::Http)).or(of(ProxyVariable::All));
+        let Some(setting) = proxy else { return Ok(Vec::new()) };
+        dnf_proxy(&setting.value).map_err(|why| self.cannot(setting, why))
+    }
+
     fn cannot(self, setting: &Setting, why: Why) -> Unwritable {
         Unwritable { path: self.path(), variable: setting.proxy, why }
     }
@@ -265,6 +307,30 @@ fn apt_proxy(value: &str) -> Result<&str, Why> {
     if APT_SCHEMES.iter().any(|scheme| value.starts_with(scheme)) { Ok(value) } else { Err(Why::AptScheme) }
 }
 
+/// dnf.conf(5): `proxy` takes scheme, host and port only.
+fn dnf_proxy(value: &str) -> Result<Vec<String>, Why> {
+    let (scheme, rest) = printable(value)?.split_once("://").ok_or(Why::DnfProxy)?;
+    let authority = rest.trim_end_matches('/');
+    let (credentials, host) =
+        authority.rsplit_once('@').map_or((None, authority), |(who, host)| (Some(who), host));
+    if !DNF_SCHEMES.contains(&scheme) || host.is_empty() || host.contains(['/', '?', '#', ' ']) {
+        return Err(Why::DnfProxy);
+    }
+    let mut lines = vec![format!("proxy={scheme}://{host}")];
+    if let Some(credentials) = credentials {
+        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+        for (name, text) in [("proxy_username", user), ("proxy_password", password)] {
+            let text = percent_decode_str(text).decode_utf8().map_err(|_| Why::DnfCharacter)?;
+            // Blanks at the ends are taken away, `$name` and `${name}` are variables of dnf.
+            if text.contains('$') || text.trim() != text || printable(&text).is_err() {
+                return Err(Why::DnfCharacter);
+            }
+            lines.push(format!("{name}={text}"));
+        }
+    }
+    Ok(lines)
+}
+
 /// The one host that an entry stands for, if apt can name it.
 fn host(entry: &str) -> Option<String> {
     match Entry::parse(entry) {
@@ -302,6 +368,14 @@ impl fmt::Display for Why {
             Self::AptCharacter => {
                 f.write_str("apt.conf has no escape for \" and \\: percent-encode them in a URL (%22 %5C)")
             }
+            Self::DnfProxy => write!(
+                f,
+                "dnf wants scheme, host and port, the scheme one of {}: write http://host:port",
+                DNF_SCHEMES.join(", ")
+            ),
+            Self::DnfCharacter => f.write_str(
+                "dnf.conf has no escape for $, for white space at an end of a user or a password, nor for what is not printable ASCII: leave dnf out, or choose another password",
+            ),
             Self::AptScheme => {
                 f.write_str("apt wants a URL that begins with http://, https:// or socks5h://: write the scheme")
             }

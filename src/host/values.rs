@@ -1,17 +1,21 @@
 //! What hosts get: the proxy variables of `ClusterPodPreset`s, merged by the code that merges them for pods.
 //!
 //! A host differs from a pod in three things. It is in no namespace, so it gets presets for everything or those that
-//! are named, and no names of Services of one namespace. Nothing replaces `$(NAME)` or reads a Secret for it, so a value
-//! has to be there itself. And it may have IPv6 networks in `no_proxy` ([`Author::Host`]).
+//! are named, and no names of Services of one namespace. No kubelet replaces `$(NAME)` or reads a Secret for it, so that is
+//! done here, with the Secrets that are given. And it may have IPv6 networks in `no_proxy` ([`Author::Host`]).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use crate::clients::proxy::Written;
+use crate::expansion::expand;
 use crate::inject::merge::{self, Part, Resolved, Value, VariableConflict};
-use crate::inject::preset::{Preset, PresetLevel, ProxyVariable, VariableValue};
+use crate::inject::preset::{Preset, PresetLevel, ProxyVariable, Variable, VariableValue};
 use crate::inject::snapshot::{ClusterLists, Derived};
+use crate::no_proxy::Union;
 use crate::no_proxy::portable::{self, Author, List};
 
 /// The variables that hosts get, in the order in which they are written: proxies, then what goes past them.
@@ -26,6 +30,31 @@ pub struct Setting {
     pub proxy: ProxyVariable,
     /// The value; it may hold a password.
     pub value: String,
+    /// Whether it came from a Secret, or a part of it.
+    pub secret: bool,
+}
+
+/// Secrets that are among the inputs.
+#[derive(Default)]
+pub struct Secrets(BTreeMap<String, Vec<Secret>>);
+
+/// A Secret of some namespace.
+struct Secret {
+    namespace: String,
+    data: BTreeMap<String, String>,
+}
+
+/// What values are made of besides presets.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// What `noProxyFrom` asks for, as far as it is the same in every namespace.
+    pub cluster: &'a ClusterLists,
+    /// What else is in `no_proxy`, such as what Cluster API knows of a cluster.
+    pub no_proxy: &'a [List],
+    /// What `valueFrom.secretKeyRef` refers to.
+    pub secrets: &'a Secrets,
+    /// The namespace of these Secrets, which counts where two have one name.
+    pub namespace: &'a str,
 }
 
 /// What hosts get.
@@ -59,9 +88,9 @@ pub enum ValueError {
         /// The names that there are.
         known: Vec<String>,
     },
-    /// The value is in a Secret.
+    /// The value is in a Secret that is not among the inputs.
     #[error(
-        "{preset}: {variable} comes from key {key} of Secret {secret}, which a host cannot read: give hosts a preset in which {variable} has a value"
+        "{preset}: {variable} comes from key {key} of Secret {secret}, which is not among the inputs: give its manifest or the cluster that has it, or give hosts a preset in which {variable} has a value"
     )]
     Secret {
         /// The preset, as `kind/name`.
@@ -85,17 +114,32 @@ pub enum ValueError {
         /// The field of `valueFrom`.
         field: String,
     },
-    /// The value has something in it that the kubelet replaces.
+    /// Not a URL with a scheme and a host, without which clients differ in what they make of it.
     #[error(
-        "{preset}: {variable} has $( or $$ in it, which only the kubelet replaces: write what it stands for, and a dollar sign in a URL as %24"
+        "{preset}: {variable}: expected a URL with a scheme, of which clients without one make different things: write http:// in front of host and port"
+    )]
+    Scheme {
+        /// The preset, as `kind/name`.
+        preset: String,
+        /// The variable, as the preset writes it.
+        variable: String,
+    },
+    /// A reference to a variable that the presets do not have.
+    #[error(
+        "{preset}: {variable} refers to $({name}), which no preset of hosts has: write what it stands for, and a dollar sign in a URL as %24"
     )]
     Reference {
         /// The preset, as `kind/name`.
         preset: String,
         /// The variable, as the preset writes it.
         variable: String,
+        /// What it refers to.
+        name: String,
     },
 }
+
+/// How deep references may refer to variables with references, so that a circle has an end.
+const MAX_REFERENCES: usize = 8;
 
 /// The presets that hosts get, in order of use: those `ClusterPodPreset`s that select every pod of every namespace, or
 /// those with these names, whatever they select.
@@ -118,55 +162,137 @@ pub fn select(presets: &[Arc<Preset>], names: &[&str]) -> Result<Vec<Arc<Preset>
     Ok(cluster.into_iter().filter(is_meant).cloned().collect())
 }
 
-/// What hosts get of presets, given in order of use. `cluster` is what `noProxyFrom` of them asks for, as far as it is
-/// the same in every namespace.
+/// The Secrets that proxy variables of presets refer to, and what those variables refer to.
+#[must_use]
+pub fn secrets(presets: &[Arc<Preset>]) -> BTreeSet<String> {
+    let variables = || presets.iter().flat_map(|preset| preset.variables());
+    let mut wanted: BTreeSet<String> = variables()
+        .filter(|variable| ProxyVariable::of(&variable.name).is_some())
+        .map(|variable| variable.name.to_string())
+        .collect();
+    for _ in 0..MAX_REFERENCES {
+        for variable in variables().filter(|variable| wanted.contains(&*variable.name)).collect::<Vec<_>>() {
+            if let VariableValue::Literal(text) = &variable.value {
+                expand(text, |name| {
+                    wanted.insert(name.to_owned());
+                    None
+                });
+            }
+        }
+    }
+    let of = |variable: &Variable| match &variable.value {
+        VariableValue::Source(json) if wanted.contains(&*variable.name) => {
+            let from: Json = serde_json::from_str(json).unwrap_or_default();
+            from["secretKeyRef"]["name"].as_str().map(str::to_owned)
+        }
+        _ => None,
+    };
+    variables().filter_map(of).collect()
+}
+
+/// What hosts get of presets, given in order of use.
 ///
-/// Every error is reported, those of variables that hosts do not get are none.
-pub fn values(presets: &[Arc<Preset>], cluster: &ClusterLists) -> Result<Values, Vec<ValueError>> {
-    let (variables, conflicts) = merge::resolve(presets, Derived::of_cluster(cluster));
+/// Every error is reported, those of variables that hosts do not get are none. Hosts get a `no_proxy` where they get a
+/// proxy, also if no preset has one: there is always something that is not for the proxy.
+pub fn values(presets: &[Arc<Preset>], given: &Surroundings<'_>) -> Result<Values, Vec<ValueError>> {
+    let (variables, conflicts) = merge::resolve(presets, Derived::of_cluster(given.cluster));
     let is_proxy = |conflict: &VariableConflict| ProxyVariable::of(conflict.variable()).is_some();
     let mut values =
         Values { conflicts: conflicts.into_iter().filter(is_proxy).collect(), ..Values::default() };
     let mut errors = Vec::new();
     for proxy in FAMILIES {
         let is_it = |variable: &&Resolved| ProxyVariable::of(&variable.identity().name) == Some(proxy);
-        let Some(variable) = variables.iter().find(is_it) else { continue };
-        match value(variable, cluster, &mut values.left_out) {
-            Ok(value) if value.is_empty() => {}
-            Ok(value) => values.settings.push(Setting { proxy, value }),
+        let variable = variables.iter().find(is_it);
+        let made = match (proxy, variable) {
+            (ProxyVariable::No, None) if values.settings.is_empty() => continue,
+            (ProxyVariable::No, _) => no_proxy(variable, given, &mut values.left_out),
+            (_, None) => continue,
+            (_, Some(variable)) => value(variable, &variables, given, 0),
+        };
+        match made {
+            Ok((value, _)) if value.is_empty() => {}
+            Ok((value, _)) if proxy != ProxyVariable::No && !is_url(&value) => {
+                errors.extend(variable.and_then(|variable| variable.parts.last()).map(|part| {
+                    ValueError::Scheme {
+                        preset: part.preset.to_string(),
+                        variable: part.variable().name.to_string(),
+                    }
+                }));
+            }
+            Ok((value, secret)) => values.settings.push(Setting { proxy, value, secret }),
             Err(error) => errors.push(error),
         }
     }
     if errors.is_empty() { Ok(values) } else { Err(errors) }
 }
 
+/// The value of a variable as a container would see it, and whether a Secret is in it.
 fn value(
     variable: &Resolved,
-    cluster: &ClusterLists,
-    left_out: &mut Vec<LeftOut>,
-) -> Result<String, ValueError> {
-    for part in &variable.parts {
-        if let VariableValue::Source(json) = &part.variable().value {
-            return Err(sourced(part, json));
-        }
+    variables: &[Resolved],
+    given: &Surroundings<'_>,
+    depth: usize,
+) -> Result<(String, bool), ValueError> {
+    let Some(part) = variable.parts.last() else { return Ok(Default::default()) };
+    if let VariableValue::Source(json) = &part.variable().value {
+        return Ok((sourced(part, json, given)?, true));
     }
-    if let Some(part) = variable.parts.iter().find(|part| has_reference(literal(part))) {
-        return Err(ValueError::Reference {
-            preset: part.preset.to_string(),
-            variable: part.variable().name.to_string(),
-        });
+    let written = variable.value.literal().unwrap_or_default();
+    let mut names = BTreeSet::new();
+    expand(written, |name| {
+        names.insert(name.to_owned());
+        None
+    });
+    let mut known: BTreeMap<String, (String, bool)> = BTreeMap::new();
+    for name in names {
+        let is_it = |other: &&Resolved| other.spellings.iter().any(|spelling| **spelling == *name);
+        let Some(other) = variables.iter().find(is_it).filter(|_| depth < MAX_REFERENCES) else {
+            return Err(reference(part, name));
+        };
+        let found = value(other, variables, given, depth + 1)?;
+        known.insert(name, found);
     }
-    Ok(match &variable.value {
-        Value::Portable { list, .. } => no_proxy(variable, list, cluster, left_out),
-        value => value.literal().unwrap_or_default().to_owned(),
-    })
+    let secret = known.values().any(|(_, secret)| *secret);
+    Ok((expand(written, |name| known.get(name).map(|(value, _)| value.as_str())), secret))
 }
 
-/// The list that pods get, with the IPv6 networks that were left out of it.
-fn no_proxy(variable: &Resolved, list: &List, cluster: &ClusterLists, left_out: &mut Vec<LeftOut>) -> String {
-    let mut lists = vec![list.clone()];
-    for part in &variable.parts {
-        let own = List::parse(literal(part), Author::Host);
+/// Whether it says with which protocol a proxy is spoken to, and where.
+fn is_url(value: &str) -> bool {
+    let Written { scheme, host, .. } = Written::read(value);
+    scheme.is_some() && !host.is_empty()
+}
+
+fn reference(part: &Part, name: String) -> ValueError {
+    ValueError::Reference {
+        preset: part.preset.to_string(),
+        variable: part.variable().name.to_string(),
+        name,
+    }
+}
+
+/// The list that pods get, with the IPv6 networks that were left out of it, and what else is known.
+fn no_proxy(
+    variable: Option<&Resolved>,
+    given: &Surroundings<'_>,
+    left_out: &mut Vec<LeftOut>,
+) -> Result<(String, bool), ValueError> {
+    let mut lists = given.no_proxy.to_vec();
+    let mut written = None;
+    for part in variable.iter().flat_map(|variable| &variable.parts) {
+        let text = match &part.variable().value {
+            VariableValue::Literal(text) => text,
+            VariableValue::Source(json) => return Ok((sourced(part, json, given)?, true)),
+            VariableValue::Java => continue,
+        };
+        let mut name = None;
+        expand(text, |reference| {
+            name.get_or_insert_with(|| reference.to_owned());
+            None
+        });
+        if let Some(name) = name {
+            return Err(reference(part, name));
+        }
+        let own = List::parse(text, Author::Host);
         left_out.extend(
             own.left_out()
                 .iter()
@@ -174,35 +300,40 @@ fn no_proxy(variable: &Resolved, list: &List, cluster: &ClusterLists, left_out: 
         );
         lists.push(own);
         // What is left out of these is known to be networks: they are made of what a cluster says of itself.
-        for of_cluster in Derived::of_cluster(cluster).lists(part.preset.no_proxy_from()) {
+        for of_cluster in Derived::of_cluster(given.cluster).lists(part.preset.no_proxy_from()) {
             lists.push(List::parse(&of_cluster.left_out().join(","), Author::Host));
         }
     }
-    portable::unite(lists.iter())
-}
-
-fn literal(part: &Part) -> &str {
-    match &part.variable().value {
-        VariableValue::Literal(text) => text,
-        VariableValue::Source(_) | VariableValue::Java => "",
+    match variable.map(|variable| &variable.value) {
+        Some(Value::Portable { list, .. }) => lists.push(list.clone()),
+        // As its author wants it: what is known besides comes behind it.
+        Some(value) => written = value.literal(),
+        None => {}
     }
+    let Some(written) = written else { return Ok((portable::unite(lists.iter()), false)) };
+    let known: Vec<String> = given.no_proxy.iter().map(List::text).collect();
+    let mut union = Union::default();
+    union.add(written);
+    known.iter().for_each(|list| union.add(list));
+    Ok((union.join(), false))
 }
 
-/// Whether the kubelet makes something else of it (`expansion.Expand` of Kubernetes: `$(NAME)` is the variable, `$$` is `$`).
-fn has_reference(text: &str) -> bool {
-    text.contains("$(") || text.contains("$$")
-}
-
-fn sourced(part: &Part, json: &str) -> ValueError {
+/// What a Secret has.
+fn sourced(part: &Part, json: &str, given: &Surroundings<'_>) -> Result<String, ValueError> {
     let preset = part.preset.to_string();
     let variable = part.variable().name.to_string();
     let from: Json = serde_json::from_str(json).unwrap_or_default();
     let text = |field: &str| from["secretKeyRef"][field].as_str().unwrap_or_default().to_owned();
     if from["secretKeyRef"].is_object() {
-        return ValueError::Secret { preset, variable, secret: text("name"), key: text("key") };
+        let (secret, key) = (text("name"), text("key"));
+        return match given.secrets.get(given.namespace, &secret, &key) {
+            Some(value) => Ok(value.to_owned()),
+            None if from["secretKeyRef"]["optional"] == true => Ok(String::new()),
+            None => Err(ValueError::Secret { preset, variable, secret, key }),
+        };
     }
     let field = from.as_object().and_then(|from| from.keys().next()).map_or("valueFrom", String::as_str);
-    ValueError::Elsewhere { preset, variable, field: field.to_owned() }
+    Err(ValueError::Elsewhere { preset, variable, field: field.to_owned() })
 }
 
 fn expected(names: &[String]) -> String {
@@ -210,6 +341,50 @@ fn expected(names: &[String]) -> String {
         "there is none at all".to_owned()
     } else {
         format!("expected one of {}", names.join(", "))
+    }
+}
+
+// === impl Secrets ===
+
+impl Secrets {
+    /// Takes in a Secret.
+    ///
+    /// # Errors
+    /// The field that is not what a Secret has there, and what was expected.
+    pub fn insert(&mut self, object: &Json) -> Result<(), String> {
+        let text = |object: &Json, field: &str| object[field].as_str().unwrap_or_default().to_owned();
+        let mut data = BTreeMap::new();
+        for (key, value) in object["data"].as_object().into_iter().flatten() {
+            let decoded = value
+                .as_str()
+                .and_then(|text| base64_simd::STANDARD.decode_to_vec(text.trim()).ok())
+                .and_then(|bytes| String::from_utf8(bytes).ok());
+            data.insert(key.clone(), decoded.ok_or_else(|| format!("data.{key}: expected text in base64"))?);
+        }
+        for (key, value) in object["stringData"].as_object().into_iter().flatten() {
+            let value = value.as_str().ok_or_else(|| format!("stringData.{key}: expected a string"))?;
+            data.insert(key.clone(), value.to_owned());
+        }
+        let metadata = &object["metadata"];
+        let secret = Secret { namespace: text(metadata, "namespace"), data };
+        self.0.entry(text(metadata, "name")).or_default().push(secret);
+        Ok(())
+    }
+
+    /// The value of a key, without the line break at its end that an editor leaves there. Of Secrets with one name, that
+    /// of the namespace counts, else the first.
+    fn get(&self, namespace: &str, name: &str, key: &str) -> Option<&str> {
+        let secrets = self.0.get(name)?;
+        let secret =
+            secrets.iter().find(|secret| secret.namespace == namespace).or_else(|| secrets.first())?;
+        secret.data.get(key).map(|value| value.trim_end_matches(['\r', '\n']))
+    }
+}
+
+/// Names only.
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
@@ -221,6 +396,12 @@ impl Setting {
     #[must_use]
     pub fn names(&self) -> [&'static str; 2] {
         [self.proxy.lower(), self.proxy.upper()]
+    }
+
+    /// Whether a user or a password stands in it.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        self.proxy != ProxyVariable::No && Written::read(&self.value).userinfo.is_some()
     }
 }
 
@@ -261,8 +442,19 @@ mod tests {
         preset(name, &json!({"env": env}))
     }
 
+    fn made(presets: &[Arc<Preset>]) -> Result<Values, Vec<ValueError>> {
+        with(presets, &[], &[])
+    }
+
+    fn with(presets: &[Arc<Preset>], secrets: &[Json], no_proxy: &[List]) -> Result<Values, Vec<ValueError>> {
+        let mut known = Secrets::default();
+        secrets.iter().for_each(|secret| known.insert(secret).unwrap());
+        let cluster = ClusterLists::default();
+        values(presets, &Surroundings { cluster: &cluster, no_proxy, secrets: &known, namespace: "prod" })
+    }
+
     fn pairs(presets: &[Arc<Preset>]) -> Vec<(&'static str, String)> {
-        let values = values(presets, &ClusterLists::default()).unwrap();
+        let values = made(presets).unwrap();
         values.settings.into_iter().map(|setting| (setting.proxy.lower(), setting.value)).collect()
     }
 
@@ -315,7 +507,7 @@ mod tests {
             ("no_proxy", ".corp,corp,.web,web,localhost,127.0.0.1"),
         ];
         assert_eq!(pairs(&presets), expected.map(|(name, value)| (name, value.to_owned())));
-        let conflicts = values(&presets, &ClusterLists::default()).unwrap().conflicts;
+        let conflicts = made(&presets).unwrap().conflicts;
         assert_eq!(conflicts.iter().map(VariableConflict::variable).collect::<Vec<_>>(), ["http_proxy"]);
         assert!(pairs(&[]).is_empty());
     }
@@ -335,7 +527,9 @@ mod tests {
                 "env": [{"name": "no_proxy", "value": written}],
             }),
         )];
-        let of_host = values(&presets, &cluster).unwrap();
+        let secrets = Secrets::default();
+        let nothing = Surroundings { cluster: &cluster, no_proxy: &[], secrets: &secrets, namespace: "" };
+        let of_host = values(&presets, &nothing).unwrap();
         let snapshot = Snapshot::from_parts(
             presets.iter().cloned(),
             [("shop".into(), NamespaceLabels::default())],
@@ -377,7 +571,7 @@ mod tests {
         let cases = [
             (
                 preset("a", &from(&secret)),
-                "ClusterPodPreset/a: HTTP_PROXY comes from key url of Secret proxy, which a host cannot read: give hosts a preset in which HTTP_PROXY has a value",
+                "ClusterPodPreset/a: HTTP_PROXY comes from key url of Secret proxy, which is not among the inputs: give its manifest or the cluster that has it, or give hosts a preset in which HTTP_PROXY has a value",
             ),
             (
                 preset("a", &from(&config_map)),
@@ -385,12 +579,20 @@ mod tests {
             ),
             (
                 env("a", &[("http_proxy", "http://me:$(PASSWORD)@p:1")]),
-                "ClusterPodPreset/a: http_proxy has $( or $$ in it, which only the kubelet replaces: write what it stands for, and a dollar sign in a URL as %24",
+                "ClusterPodPreset/a: http_proxy refers to $(PASSWORD), which no preset of hosts has: write what it stands for, and a dollar sign in a URL as %24",
             ),
         ];
         for (preset, expected) in cases {
-            let errors = values(&[preset], &ClusterLists::default()).unwrap_err();
+            let errors = made(&[preset]).unwrap_err();
             assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+        }
+        for value in ["proxy.corp.example:3128", "//p:1", "http://", "http://me:s3cret@/"] {
+            let error = made(&[env("a", &[("https_proxy", value)])]).unwrap_err()[0].to_string();
+            assert!(
+                error.starts_with("ClusterPodPreset/a: https_proxy: expected a URL with a scheme"),
+                "{error}"
+            );
+            assert!(!error.contains("s3cret"));
         }
         // What is not followed, and what hosts do not get, needs no value.
         let other =
@@ -399,9 +601,49 @@ mod tests {
     }
 
     #[test]
+    fn references_and_secrets_are_what_a_container_would_see() {
+        let secret = |namespace: &str, password: &str| json!({"kind": "Secret", "metadata": {"name": "proxy", "namespace": namespace}, "stringData": {"password": password}});
+        let url = json!({"name": "http_proxy", "value": "http://$(WHO):$(PASSWORD)@p:1/$$"});
+        let password =
+            json!({"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "proxy", "key": "password"}}});
+        let presets = [preset("a", &json!({"env": [password, {"name": "WHO", "value": "me"}, url]}))];
+        let secrets = [secret("other", "no"), secret("prod", "s3cret\n")];
+        let made = with(&presets, &secrets, &[]).unwrap();
+        assert_eq!(made.settings[0].value, "http://me:s3cret@p:1/$");
+        assert!(made.settings[0].secret && !made.settings[1].secret);
+        let encoded = json!({"metadata": {"name": "proxy"}, "data": {"password": "czNjcmV0"}});
+        assert_eq!(with(&presets, &[encoded], &[]).unwrap().settings[0].value, "http://me:s3cret@p:1/$");
+        let wrong = json!({"metadata": {"name": "proxy"}, "data": {"password": "plain!"}});
+        let error = Secrets::default().insert(&wrong).unwrap_err();
+        assert_eq!(error, "data.password: expected text in base64");
+        assert_eq!(super::secrets(&presets), ["proxy".to_owned()].into());
+        let token = json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "t", "key": "t"}}});
+        assert!(super::secrets(&[preset("a", &json!({"env": [token]}))]).is_empty());
+        // A circle is no reason to go on for ever.
+        let circle = [env("a", &[("http_proxy", "$(A)"), ("A", "$(A)")])];
+        assert!(with(&circle, &[], &[]).is_err());
+    }
+
+    #[test]
+    fn what_is_known_of_a_cluster_is_in_the_list_also_where_no_preset_has_one() {
+        let known = [List::parse("10.96.0.1,fd00::/64", Author::Host)];
+        let value = |presets: &[Arc<Preset>]| {
+            let made = with(presets, &[], &known).unwrap();
+            made.settings.last().map(|setting| setting.value.clone())
+        };
+        let expected = "localhost,10.96.0.1,127.0.0.1,fd00::/64";
+        assert_eq!(value(&[env("a", &[("http_proxy", "http://p:1")])]).as_deref(), Some(expected));
+        assert_eq!(value(&[env("a", &[("no_proxy", "")])]).as_deref(), Some(expected));
+        let as_written = json!({"noProxyForm": "AsWritten", "env": [{"name": "no_proxy", "value": "B"}]});
+        assert_eq!(value(&[preset("a", &as_written)]).as_deref(), Some("B,10.96.0.1,fd00::/64"));
+        // Where nothing goes through a proxy, nothing has to go past it.
+        assert_eq!(value(&[env("a", &[("TZ", "UTC")])]), None);
+    }
+
+    #[test]
     fn neither_values_nor_entries_are_shown() {
         let presets = [env("a", &[("http_proxy", "http://me:s3cret@p:1"), ("no_proxy", "[me:s3cret@p]:1x")])];
-        let values = values(&presets, &ClusterLists::default()).unwrap();
+        let values = made(&presets).unwrap();
         assert!(!format!("{values:?}").contains("s3cret"));
     }
 }

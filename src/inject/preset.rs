@@ -256,6 +256,12 @@ impl Preset {
         self.level == PresetLevel::Cluster && self.namespace_selector == all && self.selector == all
     }
 
+    /// Its variables, in order.
+    #[must_use]
+    pub fn variables(&self) -> &[Variable] {
+        &self.env
+    }
+
     /// The order in which presets of one level are used: priority, high first; then name.
     #[must_use]
     pub fn order_of_use(&self, other: &Self) -> Ordering {

@@ -154,8 +154,9 @@ impl Level {
     }
 
     /// The presets, in order of use.
-    pub fn presets(&self) -> impl Iterator<Item = &Preset> {
-        self.presets.iter().map(|preset| &**preset)
+    #[must_use]
+    pub fn presets(&self) -> &[Arc<Preset>] {
+        &self.presets
     }
 
     /// Adds the presets that select the pod to `found`, in order of use.

@@ -177,6 +177,18 @@ impl Snapshot {
         })
     }
 
+    /// The cluster-scoped presets, in order of use.
+    #[must_use]
+    pub fn cluster_presets(&self) -> &[Arc<Preset>] {
+        self.cluster.presets()
+    }
+
+    /// What comes from the cluster and is the same in every namespace.
+    #[must_use]
+    pub fn cluster_lists(&self) -> &ClusterLists {
+        &self.derived
+    }
+
     /// How many presets there are: cluster-scoped, namespaced.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {

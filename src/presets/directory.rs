@@ -21,6 +21,7 @@ use super::services::Services;
 use super::sources::{self, Accounts, Lists};
 use crate::api::validate::{FieldError, validate};
 use crate::api::{ClusterPodPreset, NoProxySource, PodPreset, PresetKind};
+use crate::host::values::Secrets;
 use crate::inject::preset::Preset;
 use crate::inject::snapshot::{NamespaceLabels, Snapshot};
 use crate::telemetry::PresetMetrics;
@@ -38,6 +39,8 @@ pub struct Loaded {
     pub presets: Vec<Arc<Preset>>,
     /// Labels of the namespaces that are given as objects.
     pub namespaces: BTreeMap<Box<str>, NamespaceLabels>,
+    /// What presets of hosts refer to.
+    pub secrets: Secrets,
     /// Networks that the command line gives.
     given: Facts,
     services: Services,

@@ -8,6 +8,7 @@ use super::super::Failure;
 use super::super::inject;
 use super::super::input::{self, PresetInput};
 use crate::clients::Environment;
+use crate::expansion::expand;
 use crate::inject::workload::workloads;
 use crate::manifest;
 
@@ -75,34 +76,11 @@ fn variables(container: &Value) -> Environment {
             super::super::complain(&format!("note: {name} comes from elsewhere and is left out"));
             continue;
         }
-        let value = expand(variable["value"].as_str().unwrap_or_default(), &environment);
+        let written = variable["value"].as_str().unwrap_or_default();
+        let value = expand(written, |name| environment.get(name).map(|variable| variable.value));
         environment.set(name, value);
     }
     environment
-}
-
-/// `$(NAME)` is the value of a variable before, `$$` a dollar sign; what is unknown stays as it is
-/// (k8s.io/kubernetes third_party/forked/golang/expansion).
-fn expand(value: &str, known: &Environment) -> String {
-    let mut expanded = String::new();
-    let mut rest = value;
-    while let Some(at) = rest.find('$') {
-        expanded.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(behind) = rest.strip_prefix('$') {
-            expanded.push('$');
-            rest = behind;
-        } else if let Some((name, behind)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
-            match known.get(name) {
-                Some(variable) => expanded.push_str(variable.value),
-                None => expanded.extend(["$(", name, ")"]),
-            }
-            rest = behind;
-        } else {
-            expanded.push('$');
-        }
-    }
-    expanded + rest
 }
 
 #[cfg(test)]
@@ -115,18 +93,5 @@ mod tests {
             {"name": "a", "value": "1", "valueFrom": null}, {"name": "b", "valueFrom": {}}, {"name": "c"},
         ]});
         assert_eq!(variables(&env), [("a", "1"), ("c", "")].into_iter().collect());
-    }
-
-    #[test]
-    fn references_are_expanded_as_kubernetes_does() {
-        let known: Environment = [("HOST", "proxy"), ("PORT", "3128")].into_iter().collect();
-        for (value, expected) in [
-            ("http://$(HOST):$(PORT)", "http://proxy:3128"),
-            ("$$(HOST) $(UNKNOWN) $", "$(HOST) $(UNKNOWN) $"),
-            ("$(HOST", "$(HOST"),
-            ("$x", "$x"),
-        ] {
-            assert_eq!(expand(value, &known), expected);
-        }
     }
 }

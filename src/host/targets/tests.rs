@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn setting(proxy: ProxyVariable, value: &str) -> Setting {
-    Setting { proxy, value: value.to_owned() }
+    Setting { proxy, value: value.to_owned(), secret: false }
 }
 
 /// Every printable character of ASCII.
@@ -376,4 +376,45 @@ fn a_list_that_is_too_long_for_pam_env_is_refused_and_the_others_take_it() {
     assert!(error.to_string().contains("/etc/profile.d/reach-proxy.sh"), "{error}");
     assert_eq!(read_apt(&Target::Apt.write(&settings).unwrap()).len(), 2 + 400);
     assert_eq!(read_systemd(&Target::EnvironmentFile.write(&settings).unwrap())[3].1, long.join(","));
+}
+
+#[test]
+fn dnf_reads_user_and_password_apart_from_the_proxy_and_as_they_are() {
+    let lines = |value: &str| match Target::Dnf.write(&[setting(ProxyVariable::Http, value)]) {
+        Ok(text) => {
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!((lines[0], lines[lines.len() - 1]), (MARK, END));
+            Ok(lines[1..lines.len() - 1].join(" "))
+        }
+        Err(error) => Err(error.why),
+    };
+    let cases = [
+        ("http://p:1", "proxy=http://p:1"),
+        ("https://p:1/", "proxy=https://p:1"),
+        ("http://me:a%40b%25@p:1", "proxy=http://p:1 proxy_username=me proxy_password=a@b%"),
+        ("http://me@p:1", "proxy=http://p:1 proxy_username=me proxy_password="),
+    ];
+    for (value, expected) in cases {
+        assert_eq!(lines(value).as_deref(), Ok(expected), "{value}");
+    }
+    for value in ["p:1", "ftp://p:1", "http://", "http://p:1/path", "http://a b"] {
+        assert_eq!(lines(value), Err(Why::DnfProxy), "{value}");
+    }
+    for value in ["http://me:a%24b@p:1", "http://me:%20a@p:1", "http://me:%ff@p:1", "http://me:%C3%A9@p:1"] {
+        assert_eq!(lines(value), Err(Why::DnfCharacter), "{value}");
+    }
+    // One proxy for both.
+    let both = [setting(ProxyVariable::Http, "http://a:1"), setting(ProxyVariable::Https, "http://b:1")];
+    assert_eq!(Target::Dnf.write(&both).unwrap().lines().nth(1), Some("proxy=http://b:1"));
+}
+
+#[test]
+fn what_others_have_lines_in_waits_in_a_file_of_its_own() {
+    let settings = [setting(ProxyVariable::Http, "http://p:1")];
+    for target in [Target::EtcEnvironment, Target::Dnf] {
+        assert!(target.block().is_some_and(|file| file.starts_with("/etc/reach/")));
+        let text = target.write(&settings).unwrap();
+        assert!(text.starts_with(MARK) && text.ends_with(&format!("{END}\n")));
+    }
+    assert_eq!(Target::Apt.block(), None);
 }

@@ -81,6 +81,11 @@ impl Reader {
                     self.fail(file, Some(document), label, message);
                 }
             }
+            ("", "Secret") => {
+                if let Err(message) = self.loaded.secrets.insert(object) {
+                    self.fail(file, Some(document), label, message);
+                }
+            }
             (GROUP, "ClusterPodPreset" | "PodPreset") if version == VERSION => {
                 self.preset(file, document, label, object);
             }

@@ -1,0 +1,416 @@
+//! `reach host patch`: manifests of Cluster API with what hosts get.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::stream::{Place, Stream, StreamInput};
+use super::{HostInput, HostPresets, Known};
+use crate::cli::inject::{append, diff, read};
+use crate::cli::{self, Failure, shared_out};
+use crate::host::class;
+use crate::host::cluster_api::{Group, Object, check};
+use crate::host::node::{Node, StaticPods};
+use crate::host::patch::{self, PatchError, Wanted, is_secret_of_reach};
+use crate::host::render::LONGEST_USER_DATA;
+use crate::host::targets::MARK;
+use crate::host::values::Setting;
+use crate::manifest::{self, Operation};
+
+/// Give nodes of Cluster API the proxy of presets
+///
+/// KubeadmControlPlane, KubeadmControlPlaneTemplate, KubeadmConfigTemplate and KubeadmConfig get files and a command, a
+/// ClusterClass a patch that makes them for each of its clusters. no_proxy gets what the manifests say of the cluster's
+/// network (see reach host no-proxy). Manifests are edited as text: all else stays to the letter, and patching again
+/// changes nothing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  reach host patch -f cluster.yaml --presets presets/ | kubectl apply -f -
+  clusterctl generate cluster web ... | reach host patch -f - --presets presets/
+  reach host patch -f cluster.yaml --presets presets/ -o diff
+  reach host patch -f cluster.yaml --presets presets/ --env-secret web-proxy
+
+Exit code with -o diff: 0 when nothing changes, 1 when something does, 2 on errors.")]
+pub struct Arguments {
+    #[command(flatten)]
+    stream: StreamInput,
+    #[command(flatten)]
+    input: HostInput,
+    /// Keep the variables in a Secret of this name, which is put at the end of the stream; {cluster} stands for the name of the cluster
+    #[arg(long, value_name = "NAME")]
+    env_secret: Option<String>,
+    /// Form of the output [default: that of each document]
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Output>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// All documents as YAML
+    Yaml,
+    /// The object as JSON; several as one List
+    Json,
+    /// What changes, as a unified diff
+    Diff,
+}
+
+/// What is to be done, while it is found.
+struct Work<'a> {
+    stream: &'a Stream<'a>,
+    presets: &'a HostPresets,
+    env_secret: Option<&'a str>,
+    /// The operations of each document.
+    edits: BTreeMap<(usize, usize), Vec<Operation>>,
+    /// Secrets by namespace and name.
+    secrets: BTreeMap<(String, String), Value>,
+    warnings: Vec<String>,
+    errors: Vec<String>,
+}
+
+impl Arguments {
+    /// Whether exit code 1 says that something differs.
+    pub fn is_diff(&self) -> bool {
+        self.output == Some(Output::Diff)
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let files = arguments.stream.files()?;
+    let stream = arguments.stream.facts().read(&files)?;
+    let mut presets = arguments.input.load()?;
+    presets.take_secrets(stream.manifests.objects())?;
+    let mut work = Work {
+        stream: &stream,
+        presets: &presets,
+        env_secret: arguments.env_secret.as_deref(),
+        edits: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        warnings: Vec::new(),
+        errors: Vec::new(),
+    };
+    work.versions();
+    for group in &stream.groups {
+        work.group(group);
+    }
+    let texts = work.texts();
+    let (texts, changed) = match texts {
+        Ok(texts) if work.errors.is_empty() => texts,
+        Ok(_) => return Err(Failure::Messages(work.errors)),
+        Err(failure) => return Err(failure),
+    };
+    cli::input::complain_all(&work.warnings);
+    let mut out = String::new();
+    match arguments.output {
+        Some(Output::Diff) => {
+            for (file, text) in files.iter().zip(&texts) {
+                out.push_str(&diff(file, text, "patched"));
+            }
+        }
+        Some(Output::Json) => {
+            let mut items: Vec<Value> = texts.iter().flat_map(|text| read(text)).collect();
+            let object = match items.len() {
+                1 => items.remove(0),
+                _ => json!({"apiVersion": "v1", "kind": "List", "items": items}),
+            };
+            out = format!("{object:#}\n");
+        }
+        Some(Output::Yaml) => {
+            for text in &texts {
+                let mut stream = String::new();
+                for document in manifest::documents(text) {
+                    if document.is_json() {
+                        read(document.text)
+                            .iter()
+                            .for_each(|object| append(&mut stream, &manifest::to_yaml(object)));
+                    } else {
+                        append(&mut stream, document.text);
+                    }
+                }
+                append(&mut out, &stream);
+            }
+        }
+        None => texts.iter().for_each(|text| append(&mut out, text)),
+    }
+    cli::print(&out)?;
+    Ok(ExitCode::from(u8::from(arguments.is_diff() && changed)))
+}
+
+impl Work<'_> {
+    /// Kinds that are patched have to be of a version that is known.
+    fn versions(&mut self) {
+        for object in self.stream.manifests.objects() {
+            if object.configuration().is_none() {
+                continue;
+            }
+            match object.version.as_str() {
+                "v1beta1" | "v1beta2" => {}
+                "v1alpha3" | "v1alpha4" => self.warnings.push(format!(
+                    "{}, {object}: {} is too old to be patched and stays as it is: expected v1beta1 or v1beta2",
+                    object.source, object.version
+                )),
+                other => self.errors.push(format!(
+                    "{}, {object}: apiVersion: unknown version {other}: expected {}/v1beta1 or {}/v1beta2",
+                    object.source, object.group, object.group
+                )),
+            }
+        }
+    }
+
+    fn group(&mut self, group: &Group) {
+        self.warnings.extend(group.notes.iter().map(ToString::to_string));
+        let objects = self.stream.manifests.objects();
+        let of_class = group.class.filter(|_| group.cluster.is_none());
+        let namespace = group
+            .cluster
+            .or(group.configurations.first().copied())
+            .map_or("", |index| objects[index].namespace.as_str());
+        let known = Known::of(group, of_class.is_some());
+        let values = match self.presets.values_of(&known, namespace) {
+            Ok(values) => values,
+            Err(errors) => {
+                let name = self.stream.name(group);
+                return self.errors.extend(errors.iter().map(|error| format!("{name}: {error}")));
+            }
+        };
+        HostPresets::complain(&values);
+        let static_pods = self.presets.options.static_pods;
+        let found = check(&self.stream.manifests, group, &values.settings, static_pods != StaticPods::None);
+        self.warnings.extend(found.iter().map(ToString::to_string));
+        if group.configurations.is_empty() && of_class.is_none() {
+            return;
+        }
+        self.credentials(group, &values.settings);
+        let (for_control_plane, for_workers) =
+            match (self.presets.node(&values), self.presets.node_of_worker(&values)) {
+                (Ok(first), Ok(second)) => (first, second),
+                (Err(Failure::Messages(errors)), _) | (_, Err(Failure::Messages(errors))) => {
+                    return self.errors.extend(errors);
+                }
+                _ => return,
+            };
+        let secret = match self.secret(group, namespace, &for_control_plane, &known) {
+            Ok(secret) => secret,
+            Err(errors) => return self.errors.extend(errors),
+        };
+        let explicit = static_pods == StaticPods::Explicit;
+        for &index in &group.configurations {
+            let object = &objects[index];
+            let is_control_plane = object.is_control_plane();
+            let nothing = Node::default();
+            // What a class makes of its templates is in its patch, and nothing of reach in them.
+            let (node, extra_envs) = match of_class {
+                Some(_) => (&nothing, &[][..]),
+                None if is_control_plane => {
+                    (&for_control_plane, if explicit { &values.settings[..] } else { &[] })
+                }
+                None => (&for_workers, &[][..]),
+            };
+            let wanted = Wanted { node, secret: secret.as_deref(), variables: &known.variables, extra_envs };
+            self.object(index, &wanted);
+        }
+        if let Some(index) = of_class {
+            let wanted = Wanted {
+                node: &for_control_plane,
+                secret: None,
+                variables: &known.variables,
+                extra_envs: &[],
+            };
+            self.class(index, group, &wanted);
+        }
+    }
+
+    /// Values of Secrets stay in Secrets; other credentials are told of, without being shown.
+    fn credentials(&mut self, group: &Group, settings: &[Setting]) {
+        let name = self.stream.name(group);
+        if group.class.is_some() && group.cluster.is_none() && self.env_secret.is_some() {
+            self.errors.push(format!(
+                "{name}: --env-secret: a class makes a list for each of its clusters, which no Secret can hold: leave --env-secret out for it"
+            ));
+        }
+        let explicit = self.presets.options.static_pods == StaticPods::Explicit;
+        for setting in settings {
+            let variable = setting.proxy.lower();
+            if setting.secret && (self.env_secret.is_none() || explicit) {
+                let instead = if explicit { "--static-pods inherit" } else { "--env-secret NAME" };
+                self.errors.push(format!(
+                    "{name}: {variable} comes from a Secret, and would stand in the manifest: write {instead}"
+                ));
+            } else if self.env_secret.is_none() && setting.has_credentials() {
+                self.warnings.push(format!(
+                    "{name}: {variable} has a user or a password in it, which everybody can read who can read the manifest: keep it in a Secret with --env-secret NAME"
+                ));
+            }
+        }
+    }
+
+    /// The name of the Secret of a group, which is made.
+    fn secret(
+        &mut self,
+        group: &Group,
+        namespace: &str,
+        node: &Node,
+        known: &Known,
+    ) -> Result<Option<String>, Vec<String>> {
+        let Some(name) = self.env_secret else { return Ok(None) };
+        if node.files.is_empty() || group.configurations.is_empty() {
+            return Ok(None);
+        }
+        let objects = self.stream.manifests.objects();
+        let cluster = group.cluster.map_or("", |index| objects[index].name.as_str());
+        let name = name.replace("{cluster}", cluster);
+        let object = patch::secret(node, &name, namespace, &known.variables)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let is_it = |object: &&Object| {
+            object.group.is_empty()
+                && object.kind == "Secret"
+                && object.name == name
+                && object.namespace == namespace
+        };
+        if let Some(own) = objects.iter().find(is_it).filter(|own| !is_secret_of_reach(&own.value)) {
+            return Err(vec![format!(
+                "{}, {own}: is there already and not written by reach: give another name with --env-secret",
+                own.source
+            )]);
+        }
+        let key = (namespace.to_owned(), name.clone());
+        match self.secrets.insert(key, object.clone()) {
+            Some(other) if other != object => Err(vec![format!(
+                "{}: --env-secret {name}: another cluster of this namespace has other entries in no_proxy: write --env-secret '{{cluster}}-proxy' for a Secret of each",
+                self.stream.name(group)
+            )]),
+            _ => Ok(Some(name)),
+        }
+    }
+
+    fn object(&mut self, index: usize, wanted: &Wanted<'_>) {
+        let object = &self.stream.manifests.objects()[index];
+        let Some(field) =
+            object.configuration().filter(|_| ["v1beta1", "v1beta2"].contains(&&*object.version))
+        else {
+            return;
+        };
+        match patch::patch(&object.value, field, wanted) {
+            Ok(operations) => {
+                self.edit(index, operations);
+                self.size(object, wanted);
+            }
+            Err(errors) => self.fail(object, &errors),
+        }
+    }
+
+    fn class(&mut self, index: usize, group: &Group, wanted: &Wanted<'_>) {
+        let objects = self.stream.manifests.objects();
+        let object = &objects[index];
+        let template = |reference: &class::Reference| {
+            let is_it = |object: &&Object| object.kind == reference.kind && object.name == reference.name;
+            let of_group = group.configurations.iter().map(|&index| &objects[index]);
+            of_group.into_iter().find(is_it).map(|object| &object.value)
+        };
+        match class::patch(&object.value, template, wanted) {
+            Ok(operations) => self.edit(index, operations),
+            Err(errors) => self.fail(object, &errors),
+        }
+    }
+
+    fn fail(&mut self, object: &Object, errors: &[PatchError]) {
+        let place = format!("{}, {object}", object.source);
+        self.errors.extend(errors.iter().map(|error| format!("{place}: {error}")));
+    }
+
+    fn edit(&mut self, index: usize, operations: Vec<Operation>) {
+        if operations.is_empty() {
+            return;
+        }
+        let Place { file, document, pointer } = &self.stream.places[index];
+        let operations = operations.into_iter().map(|operation| operation.under(pointer));
+        self.edits.entry((*file, *document)).or_default().extend(operations);
+    }
+
+    /// vSphere hands at most so much user data to a machine, all of it in base64.
+    fn size(&mut self, object: &Object, wanted: &Wanted<'_>) {
+        let own = object.configuration().unwrap_or_default();
+        let spec = own.split('.').fold(&object.value, |value, name| &value[name]);
+        let ours: usize = wanted.node.files.iter().map(|file| file.content.len().div_ceil(3) * 4).sum();
+        let user_data = (spec.to_string().len() + ours + OF_CLUSTER_API).div_ceil(3) * 4;
+        if user_data > LONGEST_USER_DATA {
+            let largest = wanted.node.files.iter().max_by_key(|file| file.content.len());
+            self.warnings.push(format!(
+                "{}, {object}: its user data will have about {user_data} bytes, of which vSphere takes {LONGEST_USER_DATA}: the largest file of reach is {} with {} bytes; write a name above many names or a network for many addresses in no_proxy",
+                object.source,
+                largest.map_or("none", |file| &file.path),
+                largest.map_or(0, |file| file.content.len()),
+            ));
+        }
+    }
+
+    /// The texts of the files, and whether one has changed.
+    fn texts(&mut self) -> Result<(Vec<String>, bool), Failure> {
+        let objects = self.stream.manifests.objects();
+        // Secrets of an earlier time take their new content where they stand, or go.
+        let mut replaced: BTreeMap<(usize, usize), Option<Value>> = BTreeMap::new();
+        for (object, place) in objects.iter().zip(&self.stream.places) {
+            if is_secret_of_reach(&object.value) && place.pointer.is_empty() {
+                let new = self.secrets.remove(&(object.namespace.clone(), object.name.clone()));
+                if new.as_ref() != Some(&object.value) {
+                    replaced.insert((place.file, place.document), new);
+                }
+            }
+        }
+        let mut changed = !self.secrets.is_empty() || !replaced.is_empty();
+        let mut texts = Vec::new();
+        for (file, documents) in self.stream.documents.iter().enumerate() {
+            let numbered: Vec<_> = documents.iter().enumerate().collect();
+            let edited = shared_out(&numbered, |(number, document)| {
+                self.edits.get(&(file, *number)).map(|operations| document.edit(operations)).transpose()
+            });
+            let mut text = String::new();
+            for ((number, document), edited) in numbered.iter().zip(edited) {
+                let source = &objects_source(self.stream, file, *number);
+                match (replaced.remove(&(file, *number)), edited) {
+                    (Some(new), _) => {
+                        if let Some(new) = new {
+                            append(&mut text, &secret_text(&new));
+                        }
+                    }
+                    (None, Ok(None)) => text.push_str(document.text),
+                    (None, Ok(Some(edited))) => {
+                        changed = true;
+                        if edited.reemitted {
+                            self.warnings.push(format!(
+                                "{source}: aliases or tags stand where it is patched, so it is written anew, without its comments"
+                            ));
+                        }
+                        text.push_str(&edited.text);
+                    }
+                    (None, Err(error)) => self.errors.push(format!("{source}: {error}")),
+                }
+            }
+            texts.push(text);
+        }
+        if let Some(last) = texts.last_mut() {
+            for secret in self.secrets.values() {
+                append(last, &secret_text(secret));
+            }
+        }
+        Ok((texts, changed))
+    }
+}
+
+/// What Cluster API puts into user data besides, in bytes: the keys and certificates of a control plane, and kubeadm's
+/// configuration.
+const OF_CLUSTER_API: usize = 16 * 1024;
+
+fn objects_source(stream: &Stream<'_>, file: usize, document: usize) -> String {
+    let is_it = |place: &Place| place.file == file && place.document == document;
+    let found = stream.places.iter().position(is_it);
+    found.map_or_else(String::new, |index| {
+        let object = &stream.manifests.objects()[index];
+        format!("{}, {object}", object.source)
+    })
+}
+
+fn secret_text(secret: &Value) -> String {
+    format!("---\n{MARK}\n{}", manifest::to_yaml(secret))
+}

@@ -1,0 +1,127 @@
+//! `reach host render`: files and commands for hosts that nobody else makes.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::{HostInput, HostPresets, messages};
+use crate::cli::{self, Failure};
+use crate::host::node::{File, Node};
+use crate::host::render::{self, Bootstrap};
+use crate::host::targets::{MARK, Target};
+
+/// Write what hosts get: cloud-config, a KubeadmConfig fragment, Ignition, or plain files
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  reach host render --presets presets/ --format cloud-config > proxy.cfg
+  reach host render --presets presets/ --format env --preset corporate-proxy
+  reach host render --presets presets/ --format drop-ins -o / && sh /etc/reach/apply-proxy.sh
+
+What is written may hold a password: files that are made are for their owner only.")]
+pub struct Arguments {
+    #[command(flatten)]
+    input: HostInput,
+    /// What to write
+    #[arg(long, value_name = "FORMAT")]
+    format: Format,
+    /// Where to write it: a file, or for drop-ins a folder that stands for the root of the host
+    #[arg(short, long, value_name = "FILE|DIR|-", default_value = "-")]
+    output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A complete #cloud-config
+    CloudConfig,
+    /// files and preKubeadmCommands of a KubeadmConfig
+    Kubeadm,
+    /// An Ignition configuration, which Butane takes too
+    Ignition,
+    /// The variables, as systemd reads them (EnvironmentFile=)
+    Env,
+    /// Each file at its place
+    DropIns,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let presets = arguments.input.load()?;
+    let values = presets.values()?;
+    HostPresets::complain(&values);
+    let node = presets.node(&values)?;
+    if node.files.is_empty() {
+        let message = format!(
+            "nothing to write: {} has a proxy for hosts; expected http_proxy, https_proxy or all_proxy in a ClusterPodPreset that selects everything, or one named by --preset",
+            presets.names()
+        );
+        return Err(Failure::Messages(vec![message]));
+    }
+    let text = match arguments.format {
+        Format::CloudConfig => render::cloud_config(&node),
+        Format::Kubeadm => render::kubeadm(&node, Bootstrap::default()).map_err(messages)?,
+        Format::Ignition => render::ignition(&node),
+        Format::Env => Target::EnvironmentFile
+            .write(&values.settings)
+            .map_err(|error| Failure::Messages(vec![error.to_string()]))?,
+        Format::DropIns => {
+            write_all(&arguments.output, &node)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    if cli::input::is_stdin(&arguments.output) {
+        cli::print(&text)?;
+    } else {
+        write(&arguments.output, &text, 0o600).map_err(|error| cannot_write(&arguments.output, &error))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the files of a node under a folder, all or, where one of them is somebody else's, none.
+fn write_all(root: &Path, node: &Node) -> Result<(), Failure> {
+    if cli::input::is_stdin(root) {
+        let message =
+            "drop-ins are several files: give the folder for them with -o DIR (/ on the host itself)";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    let place = |file: &File| root.join(file.path.trim_start_matches('/'));
+    let mut errors = Vec::new();
+    for file in &node.files {
+        match fs::read(place(file)) {
+            Ok(found) if found.starts_with(MARK.as_bytes()) => {}
+            Ok(_) => errors.push(format!(
+                "{}: is there already and not written by reach: move it away, or leave its part out with --unit or --os",
+                place(file).display()
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => errors.push(format!("{}: cannot be read: {error}", place(file).display())),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(Failure::Messages(errors));
+    }
+    for file in &node.files {
+        let path = place(file);
+        let folder = path.parent().unwrap_or(root);
+        fs::create_dir_all(folder)
+            .and_then(|()| write(&path, &file.content, file.mode))
+            .map_err(|error| cannot_write(&path, &error))?;
+    }
+    Ok(())
+}
+
+/// Writes a file with permissions of its own, whether it is there already or not.
+fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    // Before there is something in it that not everybody may read.
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+    if file.metadata()?.is_file() {
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
+    file.write_all(text.as_bytes())
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::Messages(vec![format!("{}: cannot be written: {error}", path.display())])
+}

@@ -1,0 +1,407 @@
+//! The patch of a `ClusterClass`, by which each cluster of the class gets its own list.
+//!
+//! Files in the templates of a class are not enough: one class serves clusters with different networks, and the classes
+//! that CAPV ships begin with a patch that empties `files`. So there is nothing in the templates, and one patch at the end
+//! of the class's `spec.patches`, an inline one (Cluster API, "Writing a ClusterClass", "ClusterClass with patches"): a Go
+//! template with the functions of sprig, which knows the cluster by its builtin variables and those of the class.
+
+use serde_json::{Value, json};
+
+use super::node::{self, File};
+use super::patch::{PatchError, Wanted, filled};
+use super::render::{self, Bootstrap, Content, LONGEST_CONTENT, TooLong};
+use super::targets::{MARK, Target};
+use crate::manifest::Operation;
+
+/// Its name.
+pub const NAME: &str = "reach-proxy";
+
+/// What stands in a file for the entries that only the cluster knows, until Cluster API makes the file.
+pub const PLACEHOLDER: &str = "reach-cluster.invalid";
+
+/// The templates of a class that have a `KubeadmConfigSpec`.
+const KINDS: [(&str, &str); 2] = [
+    ("KubeadmControlPlaneTemplate", "spec/template/spec/kubeadmConfigSpec"),
+    ("KubeadmConfigTemplate", "spec/template/spec"),
+];
+
+/// Collects what the cluster knows of itself, in the order in which a list of reach has it. Networks that it does not
+/// state are kubeadm's defaults.
+const ENTRIES: &str = r#"{{- $services := list "10.96.0.0/12" }}{{ $pods := list }}{{ $domain := "cluster.local" }}
+{{- with .builtin.cluster.network }}
+{{- with .services }}{{ $services = . }}{{ end }}
+{{- with .pods }}{{ $pods = . }}{{ end }}
+{{- with .serviceDomain }}{{ $domain = . }}{{ end }}
+{{- end }}
+{{- $entries := list (print "." $domain) $domain }}
+{{- range $services }}
+{{- $address := first (splitList "/" .) }}{{ $octets := splitList "." $address }}
+{{- if eq (len $octets) 4 }}
+{{- $entries = append $entries (printf "%s.%s.%s.%d" (index $octets 0) (index $octets 1) (index $octets 2) (add1 (atoi (index $octets 3)))) }}
+{{- else if hasSuffix "::" $address }}{{ $entries = append $entries (print $address "1") }}{{ end }}
+{{- $entries = append $entries . }}
+{{- end }}
+{{- range $pods }}{{ $entries = append $entries . }}{{ end }}
+"#;
+
+/// Variables of classes that hold an address, as those of CAPV do, and the entry they give.
+const VARIABLES: [(&str, &str); 2] = [
+    ("controlPlaneIpAddr", "{{- with .controlPlaneIpAddr }}{{ $entries = append $entries . }}{{ end }}\n"),
+    (
+        "infraServer",
+        r#"{{- with .infraServer }}{{ with .url }}{{ $entries = append $entries (regexFind "^[^:/]+" (regexReplaceAll "^[a-z]+://" . "")) }}{{ end }}{{ end }}
+"#,
+    ),
+];
+
+/// A template that a class refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// `apiVersion`.
+    pub api_version: String,
+    /// `kind`.
+    pub kind: String,
+    /// Name of the object.
+    pub name: String,
+    /// What it is for.
+    pub place: Place,
+}
+
+/// What a template of a class is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The control plane.
+    ControlPlane,
+    /// MachineDeployments of this class.
+    MachineDeployments(String),
+    /// MachinePools of this class.
+    MachinePools(String),
+}
+
+/// The templates with a `KubeadmConfigSpec` that a class refers to, in `v1beta1` and `v1beta2`.
+#[must_use]
+pub fn references(class: &Value) -> Vec<Reference> {
+    let spec = &class["spec"];
+    let reference = |holder: &Value, place: Place| {
+        let found = [&holder["templateRef"], &holder["ref"]].into_iter().find(|found| found.is_object())?;
+        let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+        let reference =
+            Reference { api_version: text("apiVersion"), kind: text("kind"), name: text("name"), place };
+        KINDS.iter().any(|(kind, _)| *kind == reference.kind).then_some(reference)
+    };
+    let mut references: Vec<Reference> =
+        reference(&spec["controlPlane"], Place::ControlPlane).into_iter().collect();
+    for (list, place) in [
+        ("machineDeployments", Place::MachineDeployments as fn(String) -> Place),
+        ("machinePools", Place::MachinePools),
+    ] {
+        for class in spec["workers"][list].as_array().into_iter().flatten() {
+            let holder = [&class["bootstrap"], &class["template"]["bootstrap"]];
+            let Some(holder) = holder.into_iter().find(|holder| holder.is_object()) else { continue };
+            let name = class["class"].as_str().unwrap_or_default().to_owned();
+            references.extend(reference(holder, place(name)));
+        }
+    }
+    references
+}
+
+/// The changes of a class. `template` gives the object of a reference, if it is among the inputs: whether it has lists that
+/// a patch can add to.
+///
+/// # Errors
+/// Everything that is in the way.
+pub fn patch<'t>(
+    class: &Value,
+    template: impl Fn(&Reference) -> Option<&'t Value>,
+    wanted: &Wanted<'_>,
+) -> Result<Vec<Operation>, Vec<PatchError>> {
+    let patches = &class["spec"]["patches"];
+    let list: &[Value] = match patches {
+        Value::Null => &[],
+        Value::Array(list) => list,
+        other => {
+            return Err(vec![PatchError::wrong("spec.patches", "a list", other)]);
+        }
+    };
+    let own = list.iter().position(|patch| patch["name"] == NAME);
+    if let Some(index) = own
+        && !list[index]["description"].as_str().is_some_and(|text| format!("# {text}") == MARK)
+    {
+        return Err(vec![PatchError::Taken {
+            field: format!("spec.patches[{index}]"),
+            what: format!("the patch {NAME}"),
+            option: "this class",
+        }]);
+    }
+    if wanted.node.files.is_empty() {
+        let remove = |index| Operation::remove(format!("/spec/patches/{index}"));
+        return Ok(own.map(remove).into_iter().collect());
+    }
+    let before = &list[..own.unwrap_or(list.len())];
+    let files = files(class, wanted)?;
+    let mut definitions = Vec::new();
+    for reference in references(class) {
+        let path = KINDS.iter().find(|(kind, _)| *kind == reference.kind).map_or("", |(_, path)| path);
+        let template = template(&reference);
+        let mut json_patches = Vec::new();
+        // Commands go in front of those of others, so the last one first. Only a control plane has static pods.
+        let commands: Vec<Item> = wanted
+            .node
+            .commands
+            .iter()
+            .rev()
+            .filter(|command| **command != node::EXPORT || reference.place == Place::ControlPlane)
+            .map(|command| Item::Value((*command).into()))
+            .collect();
+        for (list, place, items) in [("files", "-", &files), ("preKubeadmCommands", "0", &commands)] {
+            let pointer = format!("/{path}/{list}");
+            if !has_list(template, &pointer, before, &reference) {
+                json_patches.push(json!({"op": "add", "path": pointer, "value": []}));
+            }
+            for item in items {
+                let mut operation = json!({"op": "add", "path": format!("{pointer}/{place}")});
+                match item {
+                    Item::Value(value) => operation["value"] = value.clone(),
+                    Item::Template(text) => operation["valueFrom"] = json!({"template": text}),
+                }
+                json_patches.push(operation);
+            }
+        }
+        let names = |name: &String| json!({"names": [name]});
+        let resources = match &reference.place {
+            Place::ControlPlane => json!({"controlPlane": true}),
+            Place::MachineDeployments(name) => json!({"machineDeploymentClass": names(name)}),
+            Place::MachinePools(name) => json!({"machinePoolClass": names(name)}),
+        };
+        definitions.push(json!({
+            "selector": {
+                "apiVersion": reference.api_version,
+                "kind": reference.kind,
+                "matchResources": resources,
+            },
+            "jsonPatches": json_patches,
+        }));
+    }
+    if definitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let new = json!({
+        "name": NAME,
+        "description": MARK.trim_start_matches("# "),
+        "definitions": definitions,
+    });
+    Ok(match own {
+        Some(index) if list[index] == new => Vec::new(),
+        Some(index) => vec![Operation::replace(format!("/spec/patches/{index}"), new)],
+        None if patches.is_array() => vec![Operation::add("/spec/patches/-", new)],
+        None => vec![Operation::add("/spec/patches", json!([new]))],
+    })
+}
+
+/// Whether a list is there when the patch applies: in the template, or made by an earlier patch. A template that is not
+/// among the inputs is taken for one that has it, because making it anew would take away what is in it.
+fn has_list(template: Option<&Value>, pointer: &str, before: &[Value], reference: &Reference) -> bool {
+    let in_template = template.is_none_or(|template| template.pointer(pointer).is_some_and(Value::is_array));
+    let mut patches = before
+        .iter()
+        .flat_map(|patch| patch["definitions"].as_array().into_iter().flatten())
+        .filter(|definition| definition["selector"]["kind"] == *reference.kind)
+        .flat_map(|definition| definition["jsonPatches"].as_array().into_iter().flatten());
+    in_template || patches.any(|patch| patch["op"] == "add" && patch["path"] == pointer)
+}
+
+/// An item that a patch adds.
+enum Item {
+    Value(Value),
+    /// A Go template that gives it.
+    Template(String),
+}
+
+fn files(class: &Value, wanted: &Wanted<'_>) -> Result<Vec<Item>, Vec<PatchError>> {
+    let mut items = Vec::new();
+    let mut errors = Vec::new();
+    for file in &wanted.node.files {
+        match file_item(class, file, wanted.variables) {
+            Ok(item) => items.push(item),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(items) } else { Err(errors) }
+}
+
+fn file_item(class: &Value, file: &File, variables: &[String]) -> Result<Item, PatchError> {
+    let mut file = file.clone();
+    if file.path == Target::Apt.path() {
+        // A line for one host: it cannot become several.
+        let lines = file.content.lines().filter(|line| !line.contains(PLACEHOLDER));
+        file.content = lines.map(|line| format!("{line}\n")).collect();
+    }
+    let filled = filled(&file, variables)?;
+    if !filled.content.contains(PLACEHOLDER) {
+        let content = if filled.content == file.content {
+            render::content(&file, Bootstrap::Ignition)?
+        } else {
+            render::plain(&filled)?
+        };
+        return Ok(Item::Value(render::kubeadm_file(&file, content)));
+    }
+    let text = template(class, &filled);
+    // What it becomes is as long, a little more than a third longer in base64.
+    let longest = text.len().max(filled.content.len().div_ceil(3) * 4);
+    if longest > LONGEST_CONTENT {
+        return Err(TooLong::new(&file, longest, "in a ClusterClass, where it cannot be compressed").into());
+    }
+    Ok(Item::Template(text))
+}
+
+/// The Go template of a file: base64 is made by Cluster API, after clusterctl has filled in its variables.
+fn template(class: &Value, file: &File) -> String {
+    let defines = |name: &str| {
+        let mut variables = class["spec"]["variables"].as_array().into_iter().flatten();
+        variables.any(|variable| variable["name"] == name)
+    };
+    let mut text = ENTRIES.to_owned();
+    for (_, entry) in VARIABLES.iter().filter(|(name, _)| defines(name)) {
+        text.push_str(entry);
+    }
+    // An interpreted string of Go takes every escape of JSON that is written.
+    let content = Value::from(file.content.as_str()).to_string();
+    let expression =
+        format!("{{{{ replace \"{PLACEHOLDER}\" (join \",\" (uniq $entries)) {content} | b64enc }}}}");
+    let shape = render::kubeadm_file(file, Content { encoding: Some("base64"), text: String::new() });
+    for (key, value) in shape.as_object().into_iter().flatten() {
+        let value = if key == "content" { expression.clone() } else { value.to_string() };
+        text.push_str(&format!("{key}: {value}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::node::{Node, Options, System};
+    use crate::host::values::Setting;
+    use crate::inject::preset::ProxyVariable;
+
+    fn node() -> Node {
+        let list = format!("localhost,10.9.8.7,{PLACEHOLDER}");
+        let settings = [(ProxyVariable::Http, "http://p:1".to_owned()), (ProxyVariable::No, list)]
+            .map(|(proxy, value)| Setting { proxy, value, secret: false });
+        Node::new(&settings, &Options { system: vec![System::Apt], ..Options::default() }).unwrap()
+    }
+
+    fn class() -> Value {
+        let reference =
+            |kind: &str, name: &str| json!({"apiVersion": "g/v1beta2", "kind": kind, "name": name});
+        json!({
+            "kind": "ClusterClass",
+            "spec": {
+                "controlPlane": {"templateRef": reference("KubeadmControlPlaneTemplate", "cp")},
+                "infrastructure": {"templateRef": reference("VSphereClusterTemplate", "infra")},
+                "workers": {
+                    "machineDeployments": [
+                        {"class": "new", "bootstrap": {"templateRef": reference("KubeadmConfigTemplate", "w")}},
+                        {"class": "old", "template": {"bootstrap": {"ref": reference("KubeadmConfigTemplate", "w")}}},
+                    ],
+                    "machinePools": [
+                        {"class": "pool", "bootstrap": {"templateRef": reference("KubeadmConfigTemplate", "p")}},
+                    ],
+                },
+                "variables": [{"name": "controlPlaneIpAddr"}, {"name": "sshKey"}],
+            },
+        })
+    }
+
+    fn patched(
+        class: &Value,
+        template: Option<&Value>,
+        node: &Node,
+    ) -> Result<Vec<Operation>, Vec<PatchError>> {
+        patch(class, |_| template, &Wanted { node, secret: None, variables: &[], extra_envs: &[] })
+    }
+
+    fn only(operations: &[Operation]) -> &Value {
+        match operations {
+            [Operation::Add { value, .. } | Operation::Replace { value, .. }] => {
+                value.as_array().map_or(value, |list| &list[0])
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_class_refers_to_templates_in_both_versions() {
+        let found: Vec<(String, Place)> =
+            references(&class()).into_iter().map(|found| (found.name, found.place)).collect();
+        let expected = [
+            ("cp".to_owned(), Place::ControlPlane),
+            ("w".to_owned(), Place::MachineDeployments("new".to_owned())),
+            ("w".to_owned(), Place::MachineDeployments("old".to_owned())),
+            ("p".to_owned(), Place::MachinePools("pool".to_owned())),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn one_patch_gives_every_template_its_files_and_commands() {
+        let node = node();
+        let operations = patched(&class(), None, &node).unwrap();
+        assert_eq!(operations[0].path(), "/spec/patches");
+        let new = only(&operations);
+        assert_eq!((&new["name"], new["definitions"].as_array().unwrap().len()), (&json!(NAME), 4));
+        let first = &new["definitions"][0];
+        assert_eq!(first["selector"]["matchResources"], json!({"controlPlane": true}));
+        let paths: Vec<&str> = first["jsonPatches"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|patch| patch["path"].as_str().unwrap())
+            .collect();
+        let files = "/spec/template/spec/kubeadmConfigSpec/files/-";
+        let commands = "/spec/template/spec/kubeadmConfigSpec/preKubeadmCommands/0";
+        assert_eq!(paths, [files, files, files, files, commands]);
+        let text = first["jsonPatches"][0]["valueFrom"]["template"].as_str().unwrap();
+        assert!(text.contains(".controlPlaneIpAddr") && !text.contains(".infraServer"));
+        assert!(text.contains("path: \"/etc/reach/proxy.env\"\n"));
+        // A line of apt is for one host.
+        let apt = first["jsonPatches"][2]["value"]["content"].as_str().unwrap();
+        let apt = String::from_utf8(base64_simd::STANDARD.decode_to_vec(apt).unwrap()).unwrap();
+        assert!(apt.contains("10.9.8.7") && !apt.contains(PLACEHOLDER), "{apt}");
+
+        // What is there stays, and is replaced where it changes.
+        let mut with = class();
+        with["spec"]["patches"] = json!([{"name": "createEmptyArrays"}, new]);
+        assert_eq!(patched(&with, None, &node), Ok(Vec::new()));
+        with["spec"]["variables"] = json!([]);
+        assert_eq!(patched(&with, None, &node).unwrap()[0].path(), "/spec/patches/1");
+        assert_eq!(patched(&with, None, &Node::default()), Ok(vec![Operation::remove("/spec/patches/1")]));
+    }
+
+    #[test]
+    fn a_list_that_nobody_makes_is_made() {
+        let has = json!({"spec": {"template": {"spec": {
+            "kubeadmConfigSpec": {"files": [], "preKubeadmCommands": []}, "files": [], "preKubeadmCommands": [],
+        }}}});
+        let empty = json!({});
+        let made = |class: &Value, template: &Value| {
+            let operations = patched(class, Some(template), &node()).unwrap();
+            let patches = only(&operations)["definitions"][0]["jsonPatches"].as_array().unwrap().clone();
+            patches.iter().filter(|patch| patch["value"] == json!([])).count()
+        };
+        assert_eq!((made(&class(), &has), made(&class(), &empty)), (0, 2));
+        let mut with = class();
+        with["spec"]["patches"] = json!([{"name": "createEmptyArrays", "definitions": [{
+            "selector": {"kind": "KubeadmControlPlaneTemplate"},
+            "jsonPatches": [{"op": "add", "path": "/spec/template/spec/kubeadmConfigSpec/files", "value": []}],
+        }]}]);
+        assert_eq!(made(&with, &empty), 1);
+    }
+
+    #[test]
+    fn a_patch_of_somebody_else_with_the_name_is_told() {
+        let mut with = class();
+        with["spec"]["patches"] = json!([{"name": NAME, "description": "mine"}]);
+        let error = patched(&with, None, &node()).unwrap_err()[0].to_string();
+        assert!(error.starts_with("spec.patches[0]: the patch reach-proxy is there already"), "{error}");
+    }
+}

@@ -1,0 +1,203 @@
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::*;
+use crate::inject::preset::ProxyVariable;
+
+const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+
+fn settings() -> Vec<Setting> {
+    [(ProxyVariable::Http, "http://me:a%40b@p:1"), (ProxyVariable::No, "localhost,10.0.0.0/8")]
+        .map(|(proxy, value)| Setting { proxy, value: value.to_owned(), secret: false })
+        .into()
+}
+
+fn everything() -> Options {
+    Options {
+        units: vec![Unit::Kubelet, Unit::Containerd, Unit::Docker, Unit::Containerd],
+        system: vec![System::Sudoers, System::Dnf, System::Apt, System::Environment, System::Profile],
+        certificates: vec![Certificate { name: "corp-1".to_owned(), pem: PEM.to_owned() }],
+        static_pods: StaticPods::Inherit,
+    }
+}
+
+fn paths(node: &Node) -> Vec<(&str, u32)> {
+    node.files.iter().map(|file| (file.path.as_str(), file.mode)).collect()
+}
+
+/// Runs the script with `/etc` and `/usr` in a folder, and programs of the folder in front of the machine's.
+fn run(root: &Path, script: &str, arguments: &[&str]) -> Output {
+    let here = |text: &str| {
+        text.replace("/etc/", &format!("{}/etc/", root.display()))
+            .replace("/usr/", &format!("{}/usr/", root.display()))
+    };
+    let file = root.join("script");
+    fs::write(&file, here(script)).unwrap();
+    Command::new("sh")
+        .arg(&file)
+        .args(arguments)
+        .env("PATH", format!("{}/bin:/usr/bin:/bin", root.display()))
+        .output()
+        .unwrap()
+}
+
+/// A program that writes its name and arguments to `calls`.
+fn program(root: &Path, name: &str, more: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let file = root.join("bin").join(name);
+    let calls = root.join("calls");
+    fs::write(&file, format!("#!/bin/sh\necho \"{name} $*\" >>{}\n{more}\n", calls.display())).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A machine on which the files are.
+fn machine(node: &Node) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for folder in ["bin", "etc/reach/ca", "etc/dnf", "usr/local/share/ca-certificates"] {
+        fs::create_dir_all(root.path().join(folder)).unwrap();
+    }
+    for file in &node.files {
+        let path = root.path().join(file.path.trim_start_matches('/'));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, &file.content).unwrap();
+    }
+    // containerd and the kubelet are there, Docker is not.
+    program(
+        root.path(),
+        "systemctl",
+        "case \"$*\" in show*docker*) echo not-found;; show*) echo loaded;; esac",
+    );
+    program(root.path(), "update-ca-certificates", "");
+    root
+}
+
+fn script_of(node: &Node) -> &str {
+    &node.files.iter().find(|file| file.path == SCRIPT).unwrap().content
+}
+
+#[test]
+fn a_node_gets_its_files_in_one_order_whatever_order_is_given() {
+    let node = Node::new(&settings(), &Options::default()).unwrap();
+    let expected = [
+        ("/etc/reach/proxy.env", 0o600),
+        ("/etc/systemd/system/containerd.service.d/10-reach-proxy.conf", 0o644),
+        ("/etc/reach/apply-proxy.sh", 0o700),
+    ];
+    assert_eq!(paths(&node), expected);
+    assert_eq!(node.commands, [APPLY]);
+    let node = Node::new(&settings(), &everything()).unwrap();
+    let expected = [
+        ("/etc/reach/proxy.env", 0o600),
+        ("/etc/systemd/system/containerd.service.d/10-reach-proxy.conf", 0o644),
+        ("/etc/systemd/system/docker.service.d/10-reach-proxy.conf", 0o644),
+        ("/etc/systemd/system/kubelet.service.d/10-reach-proxy.conf", 0o644),
+        ("/etc/profile.d/reach-proxy.sh", 0o644),
+        ("/etc/reach/environment", 0o600),
+        ("/etc/apt/apt.conf.d/95reach-proxy", 0o644),
+        ("/etc/reach/dnf.conf", 0o600),
+        ("/etc/sudoers.d/reach-proxy", 0o440),
+        ("/etc/reach/ca/corp-1.crt", 0o644),
+        ("/etc/reach/apply-proxy.sh", 0o700),
+    ];
+    assert_eq!(paths(&node), expected);
+    assert_eq!(node.commands, [APPLY, EXPORT]);
+    assert!(node.files.iter().all(|file| is_path_of_reach(&file.path)));
+    assert!(node.files.iter().all(|file| file.content.starts_with(MARK)));
+    assert!(!is_path_of_reach("/etc/systemd/system/containerd.service.d/http-proxy.conf"));
+    assert_eq!(Node::new(&[], &Options::default()), Ok(Node::default()));
+}
+
+#[test]
+fn neither_the_script_nor_a_command_has_anything_for_jinja_or_clusterctl() {
+    for options in [Options::default(), everything()] {
+        let node = Node::new(&settings(), &options).unwrap();
+        for text in node.commands.iter().copied().chain([script_of(&node)]) {
+            assert!(!["${", "{{", "{%", "{#"].iter().any(|opener| text.contains(opener)), "{text}");
+        }
+    }
+}
+
+#[test]
+fn every_value_that_cannot_be_written_is_told() {
+    let wrong = [
+        Setting { proxy: ProxyVariable::Http, value: "http://a\"b#@p:1".to_owned(), secret: false },
+        Setting { proxy: ProxyVariable::Https, value: "p:1".to_owned(), secret: false },
+    ];
+    let errors = Node::new(&wrong, &everything()).unwrap_err();
+    let found: Vec<(&str, &str)> =
+        errors.iter().map(|error| (error.path.as_str(), error.variable.lower())).collect();
+    let expected = [
+        ("/etc/environment", "http_proxy"),
+        ("/etc/apt/apt.conf.d/95reach-proxy", "http_proxy"),
+        ("/etc/dnf/dnf.conf", "https_proxy"),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_script_restarts_what_is_there_and_may_run_twice() {
+    let node = Node::new(&settings(), &everything()).unwrap();
+    let root = machine(&node);
+    let etc = |name: &str| root.path().join("etc").join(name);
+    fs::write(etc("environment"), "LANG=C\nno_final_newline=1").unwrap();
+    fs::write(etc("dnf/dnf.conf"), "[main]\ngpgcheck=1\n[other]\nproxy=http://own\n").unwrap();
+    fs::write(root.path().join("usr/local/share/ca-certificates/reach-old.crt"), "old").unwrap();
+    let first = run(root.path(), script_of(&node), &[]);
+    assert!(first.status.success() && first.stderr.is_empty(), "{first:?}");
+    let block = |path: &str| {
+        let file = node.files.iter().find(|file| file.path == path).unwrap();
+        file.content.clone()
+    };
+    let environment = format!("LANG=C\nno_final_newline=1\n{}", block("/etc/reach/environment"));
+    let dnf = format!("[main]\n{}gpgcheck=1\n[other]\nproxy=http://own\n", block("/etc/reach/dnf.conf"));
+    let calls = [
+        "update-ca-certificates ",
+        "systemctl daemon-reload",
+        "systemctl show --property=LoadState --value containerd.service",
+        "systemctl restart containerd.service",
+        "systemctl show --property=LoadState --value docker.service",
+        "systemctl show --property=LoadState --value kubelet.service",
+        "systemctl try-restart kubelet.service",
+        "",
+    ]
+    .join("\n");
+    let certificates = root.path().join("usr/local/share/ca-certificates");
+    let check = |times: usize| {
+        assert_eq!(fs::read_to_string(etc("environment")).unwrap(), environment);
+        assert_eq!(fs::read_to_string(etc("dnf/dnf.conf")).unwrap(), dnf);
+        assert_eq!(fs::read_to_string(root.path().join("calls")).unwrap(), calls.repeat(times));
+        let certificate = fs::read_to_string(certificates.join("reach-corp-1.crt")).unwrap();
+        assert_eq!(certificate, format!("{MARK}\n{PEM}"));
+        assert!(!certificates.join("reach-old.crt").exists());
+        assert!(!etc("reach/environment.new").exists());
+    };
+    check(1);
+    assert!(run(root.path(), script_of(&node), &[]).status.success());
+    check(2);
+}
+
+#[test]
+fn the_script_goes_on_when_something_fails_and_restarts_nothing_before_services_start() {
+    let node = Node::new(&settings(), &everything()).unwrap();
+    let root = machine(&node);
+    program(root.path(), "systemctl", "case \"$*\" in show*) echo loaded;; *) exit 1;; esac");
+    program(root.path(), "update-ca-certificates", "exit 1");
+    let output = run(root.path(), script_of(&node), &[]);
+    assert!(output.status.success());
+    let told = String::from_utf8(output.stderr).unwrap();
+    for expected in [
+        "reach: update-ca-certificates failed",
+        "reach: systemctl daemon-reload failed",
+        "reach: cannot restart containerd.service: see journalctl -u containerd.service",
+        "reach: cannot restart kubelet.service",
+    ] {
+        assert!(told.contains(expected), "{told}");
+    }
+    // dnf is not installed there, and gets no file of it.
+    assert!(!root.path().join("etc/dnf/dnf.conf").exists());
+    fs::remove_file(root.path().join("calls")).unwrap();
+    assert!(run(root.path(), script_of(&node), &["--no-restart"]).status.success());
+    let calls = fs::read_to_string(root.path().join("calls")).unwrap();
+    assert_eq!(calls, "update-ca-certificates \n");
+}

@@ -1,0 +1,223 @@
+use super::*;
+use crate::host::node::Options;
+use crate::inject::preset::ProxyVariable;
+
+const SPEC: &str = "spec.kubeadmConfigSpec";
+
+fn settings(list: &str) -> Vec<Setting> {
+    [(ProxyVariable::Http, "http://me:a%40b@p:1"), (ProxyVariable::No, list)]
+        .map(|(proxy, value)| Setting { proxy, value: value.to_owned(), secret: false })
+        .into()
+}
+
+fn node(list: &str) -> Node {
+    Node::new(&settings(list), &Options::default()).unwrap()
+}
+
+fn wanted(node: &Node) -> Wanted<'_> {
+    Wanted { node, secret: None, variables: &[], extra_envs: &[] }
+}
+
+fn control_plane(spec: &Value) -> Value {
+    json!({"kind": "KubeadmControlPlane", "metadata": {"name": "web"}, "spec": {"kubeadmConfigSpec": spec}})
+}
+
+/// The object with the operations applied, by a library that is not ours.
+fn applied(object: &Value, operations: &[Operation]) -> Value {
+    let operation = |operation: &Operation| match operation {
+        Operation::Add { path, value } => json!({"op": "add", "path": path, "value": value}),
+        Operation::Replace { path, value } => json!({"op": "replace", "path": path, "value": value}),
+        Operation::Remove { path } => json!({"op": "remove", "path": path}),
+    };
+    let operations: Vec<Value> = operations.iter().map(operation).collect();
+    let operations: json_patch::Patch = serde_json::from_value(operations.into()).unwrap();
+    let mut object = object.clone();
+    json_patch::patch(&mut object, &operations).unwrap();
+    object
+}
+
+fn patched(object: &Value, wanted: &Wanted<'_>) -> Value {
+    let new = applied(object, &patch(object, SPEC, wanted).unwrap());
+    // Twice is once.
+    assert_eq!(patch(&new, SPEC, wanted), Ok(Vec::new()));
+    new
+}
+
+fn errors(object: &Value, wanted: &Wanted<'_>) -> Vec<String> {
+    patch(object, SPEC, wanted).unwrap_err().iter().map(ToString::to_string).collect()
+}
+
+fn paths(object: &Value) -> Vec<&str> {
+    let files = object["spec"]["kubeadmConfigSpec"]["files"].as_array();
+    files.into_iter().flatten().filter_map(|file| file["path"].as_str()).collect()
+}
+
+const OURS: [&str; 3] = [
+    "/etc/reach/proxy.env",
+    "/etc/systemd/system/containerd.service.d/10-reach-proxy.conf",
+    "/etc/reach/apply-proxy.sh",
+];
+
+#[test]
+fn files_come_last_and_the_command_first() {
+    let own = json!({"path": "/etc/motd", "content": "hello"});
+    let object = control_plane(&json!({"files": [own], "preKubeadmCommands": ["apt-get update"]}));
+    let node = node("localhost");
+    let new = patched(&object, &wanted(&node));
+    assert_eq!(paths(&new), ["/etc/motd", OURS[0], OURS[1], OURS[2]]);
+    let spec = &new["spec"]["kubeadmConfigSpec"];
+    assert_eq!(spec["preKubeadmCommands"], json!([node::APPLY, "apt-get update"]));
+    assert_eq!(content(&spec["files"][1]).as_deref(), Some(node.files[0].content.as_str()));
+    for object in [control_plane(&json!({})), control_plane(&Value::Null), json!({"kind": "K"})] {
+        let new = patched(&object, &wanted(&node));
+        assert_eq!(paths(&new), OURS);
+        assert_eq!(new["spec"]["kubeadmConfigSpec"]["preKubeadmCommands"], json!([node::APPLY]));
+    }
+}
+
+#[test]
+fn what_is_of_reach_is_replaced_or_taken_away_and_nothing_else() {
+    let object = control_plane(&json!({
+        "files": [{"path": "/etc/a", "content": "a"}],
+        "preKubeadmCommands": ["first"],
+        "format": "cloud-config",
+    }));
+    let (old, new) = (node("localhost"), node("localhost,web"));
+    let mut with_old = patched(&object, &wanted(&old));
+    with_old["spec"]["kubeadmConfigSpec"]["files"].as_array_mut().unwrap().push(json!({"path": "/etc/z"}));
+    let operations = patch(&with_old, SPEC, &wanted(&new)).unwrap();
+    // The others are as they have to be.
+    assert_eq!(operations.len(), 1);
+    assert_eq!(operations[0].path(), "/spec/kubeadmConfigSpec/files/1");
+    let nothing = Node::default();
+    let back = patched(&with_old, &wanted(&nothing));
+    assert_eq!(paths(&back), ["/etc/a", "/etc/z"]);
+    assert_eq!(back["spec"]["kubeadmConfigSpec"]["preKubeadmCommands"], json!(["first"]));
+    // With a long list the file is compressed, and still known.
+    let long: Vec<String> = (0..400).map(|number| format!("host-{number}.corp.example")).collect();
+    let long = node(&long.join(","));
+    let packed = patched(&with_old, &wanted(&long));
+    assert_eq!(packed["spec"]["kubeadmConfigSpec"]["files"][1]["encoding"], "gzip+base64");
+    assert_eq!(patched(&packed, &wanted(&old))["spec"], with_old["spec"]);
+    // A command that somebody has moved stays where it is.
+    let mut moved = with_old;
+    moved["spec"]["kubeadmConfigSpec"]["preKubeadmCommands"] = json!(["first", node::APPLY]);
+    assert_eq!(patch(&moved, SPEC, &wanted(&old)), Ok(Vec::new()));
+}
+
+#[test]
+fn a_file_of_somebody_else_at_a_path_of_reach_is_told() {
+    let own = json!({"path": OURS[0], "content": "HTTP_PROXY=http://me:s3cret@p:1"});
+    let object = control_plane(&json!({"files": [own]}));
+    let node = node("localhost");
+    assert_eq!(
+        errors(&object, &wanted(&node)),
+        [
+            "spec.kubeadmConfigSpec.files[0]: /etc/reach/proxy.env is there already and not written by reach, which writes the same: take it away, or leave reach host patch out"
+        ]
+    );
+}
+
+#[test]
+fn a_field_of_another_type_is_told_with_what_was_expected() {
+    let node = node("localhost");
+    for (spec, expected) in [
+        (json!([]), "spec.kubeadmConfigSpec: expected a mapping, found a list"),
+        (json!({"files": "${FILES}"}), "spec.kubeadmConfigSpec.files: expected a list, found a string"),
+        (
+            json!({"preKubeadmCommands": {}}),
+            "spec.kubeadmConfigSpec.preKubeadmCommands: expected a list, found a mapping",
+        ),
+    ] {
+        assert_eq!(errors(&control_plane(&spec), &wanted(&node)), [expected]);
+    }
+}
+
+#[test]
+fn what_is_too_long_for_ignition_is_an_error_that_offers_a_secret() {
+    let long: Vec<String> = (0..400).map(|number| format!("host-{number}.corp.example")).collect();
+    let node = node(&long.join(","));
+    let object = control_plane(&json!({"format": "ignition"}));
+    let error = errors(&object, &wanted(&node)).remove(0);
+    assert!(error.contains("the longest value is NO_PROXY") && error.contains("--env-secret"), "{error}");
+    let new = patched(&object, &Wanted { secret: Some("web-proxy"), ..wanted(&node) });
+    let first = &new["spec"]["kubeadmConfigSpec"]["files"][0];
+    assert_eq!(first["contentFrom"], json!({"secret": {"name": "web-proxy", "key": "proxy.env"}}));
+    assert_eq!(first.get("content"), None);
+}
+
+#[test]
+fn a_variable_of_clusterctl_stands_in_plain_text() {
+    let node = node(&format!("localhost,{}", placeholder(0)));
+    let variables = ["${CONTROL_PLANE_ENDPOINT_IP:=10.0.0.1}".to_owned()];
+    let new = patched(&control_plane(&json!({})), &Wanted { variables: &variables, ..wanted(&node) });
+    let files = &new["spec"]["kubeadmConfigSpec"]["files"];
+    assert_eq!(files[0].get("encoding"), None);
+    let text = files[0]["content"].as_str().unwrap();
+    assert!(text.contains("no_proxy='localhost,${CONTROL_PLANE_ENDPOINT_IP:=10.0.0.1}'\n"), "{text}");
+    // What has none of them is as always.
+    assert_eq!(files[1]["encoding"], "base64");
+
+    let braces = [
+        Setting { proxy: ProxyVariable::Http, value: "http://a${B}@p:1".to_owned(), secret: false },
+        Setting { proxy: ProxyVariable::No, value: placeholder(0), secret: false },
+    ];
+    let node = Node::new(&braces, &Options::default()).unwrap();
+    let error = errors(&control_plane(&json!({})), &Wanted { variables: &variables, ..wanted(&node) });
+    assert!(error[0].contains("has ${ in it") && error[0].contains("clusterctl would replace"), "{error:?}");
+    // In base64 nobody sees it.
+    patched(&control_plane(&json!({})), &wanted(&node));
+}
+
+#[test]
+fn the_secret_has_the_file_and_is_known_again() {
+    let node = node(&format!("localhost,{}", placeholder(0)));
+    let variables = ["${VIP}".to_owned()];
+    let made = secret(&node, "web-proxy", "prod", &variables).unwrap();
+    assert!(is_secret_of_reach(&made));
+    assert_eq!(made["metadata"]["namespace"], "prod");
+    let text = made["stringData"]["proxy.env"].as_str().unwrap();
+    assert!(text.starts_with(MARK) && text.contains(",${VIP}'"));
+    let plain = secret(&node, "web-proxy", "", &[]).unwrap();
+    assert!(is_secret_of_reach(&plain) && plain["metadata"].get("namespace").is_none());
+    assert!(plain["data"]["proxy.env"].is_string());
+    assert!(!is_secret_of_reach(&json!({"kind": "Secret", "data": {"proxy.env": "eA=="}})));
+}
+
+#[test]
+fn static_pods_get_variables_that_are_known_again_by_an_annotation() {
+    let node = node("localhost");
+    let settings = settings("localhost");
+    let explicit = Wanted { extra_envs: &settings, ..wanted(&node) };
+    let own = json!([{"name": "GODEBUG", "value": "x"}]);
+    let object = control_plane(&json!({"clusterConfiguration": {"apiServer": {"extraEnvs": own}}}));
+    let new = patched(&object, &explicit);
+    let names = |object: &Value, component: &str| -> Vec<String> {
+        let list = &object["spec"]["kubeadmConfigSpec"]["clusterConfiguration"][component]["extraEnvs"];
+        list.as_array().into_iter().flatten().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let ours = ["http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"];
+    assert_eq!(names(&new, "apiServer"), [&["GODEBUG"], &ours[..]].concat());
+    assert_eq!(
+        (names(&new, "controllerManager"), names(&new, "scheduler")),
+        (ours.map(str::to_owned).into(), ours.map(str::to_owned).into())
+    );
+    assert_eq!(new["metadata"]["annotations"][EXTRA_ENVS], ours.join(","));
+    // Without a configuration too.
+    assert_eq!(names(&patched(&control_plane(&json!({})), &explicit), "scheduler"), ours);
+    // Taken away again.
+    let back = patched(&new, &wanted(&node));
+    assert_eq!(names(&back, "apiServer"), ["GODEBUG"]);
+    assert!(names(&back, "scheduler").is_empty());
+    assert!(back["metadata"]["annotations"].get(EXTRA_ENVS).is_none());
+
+    let taken = json!([{"name": "NO_PROXY", "value": "mine"}]);
+    let object = control_plane(&json!({"clusterConfiguration": {"scheduler": {"extraEnvs": taken}}}));
+    let error = errors(&object, &explicit).remove(0);
+    assert!(
+        error.starts_with(
+            "spec.kubeadmConfigSpec.clusterConfiguration.scheduler.extraEnvs[0]: NO_PROXY is there already"
+        ),
+        "{error}"
+    );
+}

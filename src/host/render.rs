@@ -1,0 +1,315 @@
+//! What a node gets, in the forms that bring it there: cloud-config, a `KubeadmConfigSpec`, Ignition.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+use super::node::{File, Node, SCRIPT};
+use super::targets::MARK;
+use crate::manifest;
+
+/// Longest `content` of a file of a `KubeadmConfigSpec`, in characters (its CRD, `files[].content`, `maxLength`).
+pub const LONGEST_CONTENT: usize = 10_240;
+
+/// Most characters of user data that reach a machine of vSphere: a value of guestinfo has 64 KiB (open-vm-tools,
+/// lib/include/guest_msg_def.h), and what is in it is base64.
+pub const LONGEST_USER_DATA: usize = 64 * 1024;
+
+/// How Cluster API hands user data to a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// cloud-init, which knows compressed files.
+    #[default]
+    CloudConfig,
+    /// Ignition, for which Cluster API refuses compressed files.
+    Ignition,
+}
+
+/// How the content of a file is written.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Content {
+    /// `encoding` of a file: `None` for text as it is.
+    pub encoding: Option<&'static str>,
+    /// The text.
+    pub text: String,
+}
+
+/// A file whose content does not fit into a `KubeadmConfigSpec`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{path} has {characters} characters {form}, of which a KubeadmConfig takes {LONGEST_CONTENT}: the longest value is {longest} with {bytes} bytes; write a name above many names or a network for many addresses in no_proxy, or keep the file in a Secret with --env-secret NAME"
+)]
+pub struct TooLong {
+    /// The file.
+    pub path: String,
+    /// How long it is.
+    pub characters: usize,
+    /// In which form.
+    pub form: &'static str,
+    /// The variable that makes it so.
+    pub longest: String,
+    /// How long that is.
+    pub bytes: usize,
+}
+
+/// The content of a file for a `KubeadmConfigSpec`.
+///
+/// It is base64, which neither Jinja (with which every cloud-config of Cluster API is read) nor the indentation that
+/// Cluster API gives it changes; compressed when it would be too long and the bootstrap format allows it.
+///
+/// # Errors
+/// When it is too long however it is written. Nothing is ever cut.
+pub fn content(file: &File, bootstrap: Bootstrap) -> Result<Content, TooLong> {
+    let text = base64_simd::STANDARD.encode_to_string(&file.content);
+    if text.len() <= LONGEST_CONTENT {
+        return Ok(Content { encoding: Some("base64"), text });
+    }
+    if bootstrap == Bootstrap::Ignition {
+        return Err(TooLong::new(file, text.len(), "in base64 (Ignition takes no compressed files)"));
+    }
+    let text = base64_simd::STANDARD.encode_to_string(compressed(&file.content));
+    if text.len() <= LONGEST_CONTENT {
+        return Ok(Content { encoding: Some("gzip+base64"), text });
+    }
+    Err(TooLong::new(file, text.len(), "in gzip+base64"))
+}
+
+/// The content of a file in which clusterctl fills in variables: plain, because it would not find them in base64.
+///
+/// # Errors
+/// When it is too long as it is.
+pub fn plain(file: &File) -> Result<Content, TooLong> {
+    let characters = file.content.chars().count();
+    if characters > LONGEST_CONTENT {
+        return Err(TooLong::new(file, characters, "as plain text, in which clusterctl fills in variables"));
+    }
+    Ok(Content { encoding: None, text: file.content.clone() })
+}
+
+/// The same bytes for the same text: neither a name nor a time is in them.
+fn compressed(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder
+        .write_all(text.as_bytes())
+        .and_then(|()| encoder.finish())
+        .expect("writing to memory does not fail")
+}
+
+/// A file of a `KubeadmConfigSpec` (bootstrap.cluster.x-k8s.io, `files[]`, the same in v1beta1 and v1beta2).
+#[must_use]
+pub fn kubeadm_file(file: &File, content: Content) -> Value {
+    let mut item = json!({"path": file.path, "owner": "root:root", "permissions": mode(file.mode)});
+    if let Some(encoding) = content.encoding {
+        item["encoding"] = encoding.into();
+    }
+    item["content"] = content.text.into();
+    item
+}
+
+/// A file of a `KubeadmConfigSpec` whose content is in a Secret.
+#[must_use]
+pub fn kubeadm_file_from(file: &File, secret: &str) -> Value {
+    json!({
+        "path": file.path,
+        "owner": "root:root",
+        "permissions": mode(file.mode),
+        "contentFrom": {"secret": {"name": secret, "key": file.name()}},
+    })
+}
+
+/// `files` and `preKubeadmCommands`, for people who put them into their manifests themselves.
+///
+/// # Errors
+/// Every file that is too long.
+pub fn kubeadm(node: &Node, bootstrap: Bootstrap) -> Result<String, Vec<TooLong>> {
+    let (mut files, mut errors) = (Vec::new(), Vec::new());
+    for file in &node.files {
+        match content(file, bootstrap) {
+            Ok(content) => files.push(kubeadm_file(file, content)),
+            Err(error) => errors.push(error),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let fragment = json!({"files": files, "preKubeadmCommands": node.commands});
+    Ok(format!("{MARK}\n{}", manifest::to_yaml(&fragment)))
+}
+
+/// A complete cloud-config.
+///
+/// It says how it joins other parts of multi-part user data (cloud-init, "Merging user-data sections"): by default a later
+/// part would take away whole keys of an earlier one. Lists are put in front, so that its commands run before those of the
+/// parts that stand before it.
+#[must_use]
+pub fn cloud_config(node: &Node) -> String {
+    let file = |file: &File| {
+        json!({
+            "path": file.path,
+            "owner": "root:root",
+            "permissions": mode(file.mode),
+            "encoding": "b64",
+            "content": base64_simd::STANDARD.encode_to_string(&file.content),
+        })
+    };
+    let config = json!({
+        "merge_how": "list(prepend)+dict(no_replace,recurse_list)+str()",
+        "write_files": node.files.iter().map(file).collect::<Vec<_>>(),
+        "runcmd": node.commands,
+    });
+    // cloud-init knows a cloud-config by its first line.
+    format!("#cloud-config\n{MARK}\n{}", manifest::to_yaml(&config))
+}
+
+/// An Ignition configuration (specification 3.3.0), which Butane takes as well (`ignition.config.merge`).
+///
+/// Ignition runs before systemd, so services find their files when they start. What has to run is a unit: certificates and
+/// what goes into files of others have no place in Ignition.
+#[must_use]
+pub fn ignition(node: &Node) -> String {
+    let file = |file: &File| {
+        let content = base64_simd::STANDARD.encode_to_string(&file.content);
+        json!({
+            "path": file.path,
+            // Otherwise Ignition fails where the image has such a file.
+            "overwrite": true,
+            "mode": file.mode,
+            "user": {"name": "root"},
+            "group": {"name": "root"},
+            "contents": {"source": format!("data:;base64,{content}")},
+        })
+    };
+    let unit = format!(
+        "{MARK}\n\
+         [Unit]\n\
+         Description=Proxy configuration of reach\n\
+         Before=containerd.service crio.service docker.service kubelet.service\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         RemainAfterExit=yes\n\
+         ExecStart=/bin/sh {SCRIPT} --no-restart\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    );
+    let units: Vec<Value> = node
+        .commands
+        .first()
+        .map(|_| json!({"name": "reach-proxy.service", "enabled": true, "contents": unit}))
+        .into_iter()
+        .collect();
+    let config = json!({
+        "ignition": {"version": "3.3.0"},
+        "storage": {"files": node.files.iter().map(file).collect::<Vec<_>>()},
+        "systemd": {"units": units},
+    });
+    format!("{config:#}\n")
+}
+
+/// Permissions as text: without quotes, YAML reads `0600` as a number, and cloud-init refuses it.
+fn mode(mode: u32) -> String {
+    format!("{mode:04o}")
+}
+
+// === impl TooLong ===
+
+impl TooLong {
+    /// A file that takes so many characters in a form.
+    pub(super) fn new(file: &File, characters: usize, form: &'static str) -> Self {
+        let lines = file.content.lines().filter_map(|line| line.split_once('='));
+        let (longest, bytes) = lines
+            .map(|(name, value)| (name, value.len()))
+            .max_by_key(|(_, bytes)| *bytes)
+            .unwrap_or_default();
+        Self { path: file.path.clone(), characters, form, longest: longest.to_owned(), bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::host::node::Options;
+    use crate::host::values::Setting;
+    use crate::inject::preset::ProxyVariable;
+
+    fn node(list: &str) -> Node {
+        let settings = [(ProxyVariable::Http, "http://me:a%40b@p:1"), (ProxyVariable::No, list)]
+            .map(|(proxy, value)| Setting { proxy, value: value.to_owned(), secret: false });
+        Node::new(&settings, &Options::default()).unwrap()
+    }
+
+    fn decoded(text: &str) -> String {
+        String::from_utf8(base64_simd::STANDARD.decode_to_vec(text).unwrap()).unwrap()
+    }
+
+    /// A list that does not compress to nothing.
+    fn list(entries: u32) -> String {
+        let address = |number: u32| {
+            let mixed = number.wrapping_mul(2_654_435_761);
+            std::net::Ipv4Addr::from(mixed).to_string()
+        };
+        (0..entries).map(address).collect::<Vec<_>>().join(",")
+    }
+
+    #[test]
+    fn a_fragment_has_files_and_the_command_and_reads_back() {
+        let text = kubeadm(&node("localhost"), Bootstrap::CloudConfig).unwrap();
+        assert!(text.starts_with(MARK));
+        let fragment = manifest::documents(&text)[0].read().unwrap().unwrap();
+        assert_eq!(fragment["preKubeadmCommands"], json!(["sh /etc/reach/apply-proxy.sh"]));
+        let first = &fragment["files"][0];
+        assert_eq!(first["path"], "/etc/reach/proxy.env");
+        assert_eq!((&first["owner"], &first["permissions"]), (&json!("root:root"), &json!("0600")));
+        assert_eq!(first["encoding"], "base64");
+        assert_eq!(decoded(first["content"].as_str().unwrap()), node("localhost").files[0].content);
+    }
+
+    #[test]
+    fn what_is_too_long_is_compressed_where_that_is_allowed_and_never_cut() {
+        let long = &node(&list(400)).files[0];
+        let packed = content(long, Bootstrap::CloudConfig).unwrap();
+        assert_eq!(packed.encoding, Some("gzip+base64"));
+        let bytes = base64_simd::STANDARD.decode_to_vec(&packed.text).unwrap();
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&*bytes).read_to_string(&mut text).unwrap();
+        assert_eq!(text, long.content);
+        assert!(content(long, Bootstrap::CloudConfig).unwrap() == packed);
+        let error = content(long, Bootstrap::Ignition).err().unwrap().to_string();
+        for expected in ["/etc/reach/proxy.env has", "Ignition", "no_proxy with", "--env-secret"] {
+            assert!(error.to_lowercase().contains(&expected.to_lowercase()), "{error}");
+        }
+        let error = content(&node(&list(4000)).files[0], Bootstrap::CloudConfig).err().unwrap();
+        assert!(error.characters > LONGEST_CONTENT && error.form == "in gzip+base64");
+        assert!(plain(long).is_err() && plain(&node("web").files[0]).unwrap().encoding.is_none());
+    }
+
+    #[test]
+    fn a_cloud_config_is_known_by_its_first_line_and_joins_others() {
+        let text = cloud_config(&node("localhost"));
+        assert!(text.starts_with("#cloud-config\n"));
+        let config = manifest::documents(&text)[0].read().unwrap().unwrap();
+        assert_eq!(config["merge_how"], "list(prepend)+dict(no_replace,recurse_list)+str()");
+        assert_eq!(config["write_files"][0]["permissions"], "0600");
+        assert_eq!(config["runcmd"], json!(["sh /etc/reach/apply-proxy.sh"]));
+    }
+
+    #[test]
+    fn ignition_has_the_same_files_and_a_unit_that_restarts_nothing() {
+        let config: Value = serde_json::from_str(&ignition(&node("localhost"))).unwrap();
+        let files = config["storage"]["files"].as_array().unwrap();
+        assert_eq!(files.len(), node("localhost").files.len());
+        assert_eq!(files[0]["mode"], 0o600);
+        let source = files[0]["contents"]["source"].as_str().unwrap();
+        assert_eq!(
+            decoded(source.strip_prefix("data:;base64,").unwrap()),
+            node("localhost").files[0].content
+        );
+        let unit = config["systemd"]["units"][0]["contents"].as_str().unwrap();
+        assert!(unit.contains("ExecStart=/bin/sh /etc/reach/apply-proxy.sh --no-restart\n"));
+    }
+}
