@@ -19,6 +19,7 @@ mod inject;
 mod input;
 mod lint;
 mod no_proxy;
+mod output;
 mod route;
 mod serve;
 

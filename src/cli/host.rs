@@ -331,6 +331,6 @@ fn conflict(conflict: &VariableConflict) -> String {
     format!("{}: {} {why} {}, which is followed", conflict.loser.preset, conflict.variable(), conflict.winner)
 }
 
-fn messages<E: ToString>(errors: Vec<E>) -> Failure {
-    Failure::Messages(errors.iter().map(ToString::to_string).collect())
+fn messages<E: ToString>(errors: impl IntoIterator<Item = E>) -> Failure {
+    Failure::Messages(errors.into_iter().map(|error| error.to_string()).collect())
 }

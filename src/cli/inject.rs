@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
-use similar::TextDiff;
+use serde_json::Value;
 
 use super::input::{File, Input, Lookup};
+use super::output::{self, Form};
 use super::{Failure, shared_out};
 use crate::inject::pod::Pod;
 use crate::inject::workload::workloads;
@@ -49,7 +49,6 @@ enum Output {
 pub(super) struct Injected {
     /// The document, changed or not.
     pub text: String,
-    is_json: bool,
     operations: Vec<Value>,
     warnings: Vec<String>,
 }
@@ -64,12 +63,12 @@ impl Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let files = arguments.input.files()?;
     let lookup = arguments.input.lookup()?;
-    let mut out = String::new();
-    let mut items = Vec::new();
+    let mut texts = Vec::new();
+    let mut patches = String::new();
     let mut errors = Vec::new();
     let mut changed = false;
     for file in &files {
-        let mut stream = String::new();
+        let mut text = String::new();
         for result in documents(file, &lookup) {
             match result {
                 Ok(document) => {
@@ -77,40 +76,31 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                         super::complain(&format!("warning: {warning}"));
                     }
                     changed |= !document.operations.is_empty();
-                    match arguments.output {
-                        Some(Output::Patch) => {
-                            out.push_str(&Value::Array(document.operations).to_string());
-                            out.push('\n');
-                        }
-                        Some(Output::Json) => items.extend(read(&document.text)),
-                        Some(Output::Yaml) if document.is_json => {
-                            for object in read(&document.text) {
-                                append(&mut stream, &manifest::to_yaml(&object));
-                            }
-                        }
-                        _ => append(&mut stream, &document.text),
+                    output::append(&mut text, &document.text);
+                    if arguments.output == Some(Output::Patch) {
+                        patches.push_str(&Value::Array(document.operations).to_string());
+                        patches.push('\n');
                     }
                 }
                 Err(error) => errors.push(error),
             }
         }
-        match arguments.output {
-            Some(Output::Diff) => out.push_str(&diff(file, &stream, "injected")),
-            Some(Output::Json | Output::Patch) => {}
-            _ => append(&mut out, &stream),
-        }
+        texts.push(text);
     }
     if !errors.is_empty() {
         return Err(Failure::Messages(errors));
     }
-    if arguments.output == Some(Output::Json) {
-        let object = match items.len() {
-            1 => items.remove(0),
-            _ => json!({"apiVersion": "v1", "kind": "List", "items": items}),
-        };
-        out = format!("{object:#}\n");
-    }
-    super::print(&out)?;
+    let form = match arguments.output {
+        None => Form::Same,
+        Some(Output::Yaml) => Form::Yaml,
+        Some(Output::Json) => Form::Json,
+        Some(Output::Diff) => Form::Diff { what: "injected" },
+        Some(Output::Patch) => {
+            super::print(&patches)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    super::print(&output::write(form, &files, &texts))?;
     Ok(ExitCode::from(u8::from(arguments.is_diff() && changed)))
 }
 
@@ -123,12 +113,8 @@ pub(super) fn documents(file: &File, lookup: &Lookup) -> Vec<Result<Injected, St
 }
 
 fn inject(document: &Document<'_>, lookup: &Lookup) -> Result<Injected, String> {
-    let mut injected = Injected {
-        text: document.text.to_owned(),
-        is_json: document.is_json(),
-        operations: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut injected =
+        Injected { text: document.text.to_owned(), operations: Vec::new(), warnings: Vec::new() };
     let Some(object) = document.read().map_err(|error| error.to_string())? else {
         return Ok(injected);
     };
@@ -186,34 +172,4 @@ pub(super) fn place(pointer: &str) -> String {
             path
         },
     )
-}
-
-/// The objects of a text that is known to be read.
-pub(super) fn read(text: &str) -> Vec<Value> {
-    manifest::documents(text).iter().filter_map(|document| document.read().ok().flatten()).collect()
-}
-
-/// Joins documents of different streams.
-pub(super) fn append(stream: &mut String, document: &str) {
-    if !stream.is_empty() {
-        if !stream.ends_with('\n') {
-            stream.push('\n');
-        }
-        let json = document.trim_start().starts_with('{');
-        if !document.starts_with("---") && !json && !document.trim().is_empty() {
-            stream.push_str("---\n");
-        }
-    }
-    stream.push_str(document);
-}
-
-/// What changes in a file; `what` has been done with it.
-pub(super) fn diff(file: &File, text: &str, what: &str) -> String {
-    if file.text == text {
-        return String::new();
-    }
-    TextDiff::from_lines(file.text.as_str(), text)
-        .unified_diff()
-        .header(&file.name, &format!("{} ({what})", file.name))
-        .to_string()
 }

@@ -125,7 +125,7 @@ pub fn patch<'t>(
     };
     let own = list.iter().position(|patch| patch["name"] == NAME);
     if let Some(index) = own
-        && !list[index]["description"].as_str().is_some_and(|text| format!("# {text}") == MARK)
+        && list[index]["description"] != MARK.trim_start_matches("# ")
     {
         return Err(vec![PatchError::Taken {
             field: format!("spec.patches[{index}]"),
@@ -233,8 +233,8 @@ fn file_item(class: &Value, file: &File, variables: &[String]) -> Result<Item, P
     let mut file = file.clone();
     if file.path == Target::Apt.path() {
         // A line for one host: it cannot become several.
-        let lines = file.content.lines().filter(|line| !line.contains(PLACEHOLDER));
-        file.content = lines.map(|line| format!("{line}\n")).collect();
+        let lines = file.content.split_inclusive('\n').filter(|line| !line.contains(PLACEHOLDER));
+        file.content = lines.collect();
     }
     let filled = filled(&file, variables)?;
     if !filled.content.contains(PLACEHOLDER) {
@@ -271,7 +271,7 @@ fn template(class: &Value, file: &File) -> String {
     let shape = render::kubeadm_file(file, Content { encoding: Some("base64"), text: String::new() });
     for (key, value) in shape.as_object().into_iter().flatten() {
         let value = if key == "content" { expression.clone() } else { value.to_string() };
-        text.push_str(&format!("{key}: {value}\n"));
+        text.extend([key, ": ", &value, "\n"]);
     }
     text
 }

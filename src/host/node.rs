@@ -19,10 +19,6 @@ pub const APPLY: &str = "sh /etc/reach/apply-proxy.sh";
 /// Gives the variables to what runs after it in the same shell: kubeadm. A shell reads the file as systemd does.
 pub const EXPORT: &str = "set -a; . /etc/reach/proxy.env; set +a";
 
-/// Longest time that a service may take to start again, in seconds: systemd itself gives up after 90 by default
-/// (systemd-system.conf(5), `DefaultTimeoutStartSec=`).
-const RESTART_SECONDS: u32 = 90;
-
 /// What of the operating system gets the variables besides services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum System {
@@ -176,29 +172,21 @@ fn script(options: &Options) -> String {
         let (file, block) = (target.path(), target.block().unwrap_or_default());
         match system {
             // dnf reads its own section only, and may not be there.
-            System::Dnf => script.push_str(&format!("[ ! -e {file} ] || put {file} {block} '\\[main\\]'\n")),
-            _ => script.push_str(&format!("put {file} {block}\n")),
+            System::Dnf => {
+                script.extend(["[ ! -e ", &file, " ] || put ", &file, " ", block, " '\\[main\\]'\n"]);
+            }
+            _ => script.extend(["put ", &file, " ", block, "\n"]),
         }
     }
     if options.units.is_empty() {
         script.push_str("exit 0\n");
         return script;
     }
-    script.push_str(&format!(
-        "\n\
-         # Services read their variables when they start. With --no-restart they have not started yet.\n\
-         [ \"$1\" = --no-restart ] && exit 0\n\
-         command -v systemctl >/dev/null || exit 0\n\
-         again() {{\n\
-         \x20 [ \"$(systemctl show --property=LoadState --value \"$2\")\" = loaded ] || return 0\n\
-         \x20 timeout {RESTART_SECONDS} systemctl \"$1\" \"$2\" || say \"cannot restart $2: see journalctl -u $2\"\n\
-         }}\n\
-         systemctl daemon-reload || say 'systemctl daemon-reload failed'\n"
-    ));
+    script.push_str(RESTART);
     for unit in sorted(&options.units) {
         // The kubelet waits for kubeadm, which starts it; a runtime has to be there before.
         let verb = if unit == Unit::Kubelet { "try-restart" } else { "restart" };
-        script.push_str(&format!("again {verb} {}\n", unit.name()));
+        script.extend(["again ", verb, " ", unit.name(), "\n"]);
     }
     script.push_str("exit 0\n");
     script
@@ -231,6 +219,19 @@ if [ -z "$update" ]; then
 else
   $update >/dev/null || say "$update failed"
 fi
+"#;
+
+/// A service that has not started after 90 seconds is given up by systemd itself (systemd-system.conf(5),
+/// `DefaultTimeoutStartSec=`).
+const RESTART: &str = r#"
+# Services read their variables when they start. With --no-restart they have not started yet.
+[ "$1" = --no-restart ] && exit 0
+command -v systemctl >/dev/null || exit 0
+again() {
+  [ "$(systemctl show --property=LoadState --value "$2")" = loaded ] || return 0
+  timeout 90 systemctl "$1" "$2" || say "cannot restart $2: see journalctl -u $2"
+}
+systemctl daemon-reload || say 'systemctl daemon-reload failed'
 "#;
 
 /// A function that puts a block into a file in which others have lines: what stood there of an earlier one goes, all else

@@ -314,7 +314,9 @@ fn no_proxy(
     let known: Vec<String> = given.no_proxy.iter().map(List::text).collect();
     let mut union = Union::default();
     union.add(written);
-    known.iter().for_each(|list| union.add(list));
+    for list in &known {
+        union.add(list);
+    }
     Ok((union.join(), false))
 }
 
@@ -448,7 +450,9 @@ mod tests {
 
     fn with(presets: &[Arc<Preset>], secrets: &[Json], no_proxy: &[List]) -> Result<Values, Vec<ValueError>> {
         let mut known = Secrets::default();
-        secrets.iter().for_each(|secret| known.insert(secret).unwrap());
+        for secret in secrets {
+            known.insert(secret).unwrap();
+        }
         let cluster = ClusterLists::default();
         values(presets, &Surroundings { cluster: &cluster, no_proxy, secrets: &known, namespace: "prod" })
     }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::stream::{Place, Stream, StreamInput};
 use super::{HostInput, HostPresets, Known};
-use crate::cli::inject::{append, diff, read};
+use crate::cli::output::{self, Form, append};
 use crate::cli::{self, Failure, shared_out};
 use crate::host::class;
 use crate::host::cluster_api::{Group, Object, check};
@@ -94,46 +94,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     for group in &stream.groups {
         work.group(group);
     }
-    let texts = work.texts();
-    let (texts, changed) = match texts {
-        Ok(texts) if work.errors.is_empty() => texts,
-        Ok(_) => return Err(Failure::Messages(work.errors)),
-        Err(failure) => return Err(failure),
-    };
-    cli::input::complain_all(&work.warnings);
-    let mut out = String::new();
-    match arguments.output {
-        Some(Output::Diff) => {
-            for (file, text) in files.iter().zip(&texts) {
-                out.push_str(&diff(file, text, "patched"));
-            }
-        }
-        Some(Output::Json) => {
-            let mut items: Vec<Value> = texts.iter().flat_map(|text| read(text)).collect();
-            let object = match items.len() {
-                1 => items.remove(0),
-                _ => json!({"apiVersion": "v1", "kind": "List", "items": items}),
-            };
-            out = format!("{object:#}\n");
-        }
-        Some(Output::Yaml) => {
-            for text in &texts {
-                let mut stream = String::new();
-                for document in manifest::documents(text) {
-                    if document.is_json() {
-                        read(document.text)
-                            .iter()
-                            .for_each(|object| append(&mut stream, &manifest::to_yaml(object)));
-                    } else {
-                        append(&mut stream, document.text);
-                    }
-                }
-                append(&mut out, &stream);
-            }
-        }
-        None => texts.iter().for_each(|text| append(&mut out, text)),
+    let (texts, changed) = work.texts();
+    if !work.errors.is_empty() {
+        return Err(Failure::Messages(work.errors));
     }
-    cli::print(&out)?;
+    cli::input::complain_all(&work.warnings);
+    let form = match arguments.output {
+        None => Form::Same,
+        Some(Output::Yaml) => Form::Yaml,
+        Some(Output::Json) => Form::Json,
+        Some(Output::Diff) => Form::Diff { what: "patched" },
+    };
+    cli::print(&output::write(form, &files, &texts))?;
     Ok(ExitCode::from(u8::from(arguments.is_diff() && changed)))
 }
 
@@ -346,7 +318,7 @@ impl Work<'_> {
     }
 
     /// The texts of the files, and whether one has changed.
-    fn texts(&mut self) -> Result<(Vec<String>, bool), Failure> {
+    fn texts(&mut self) -> (Vec<String>, bool) {
         let objects = self.stream.manifests.objects();
         // Secrets of an earlier time take their new content where they stand, or go.
         let mut replaced: BTreeMap<(usize, usize), Option<Value>> = BTreeMap::new();
@@ -394,7 +366,7 @@ impl Work<'_> {
                 append(last, &secret_text(secret));
             }
         }
-        Ok((texts, changed))
+        (texts, changed)
     }
 }
 
