@@ -522,10 +522,55 @@ fn values_are_what_kubectl_reads() {
         ("'<<': 1", json!({"<<": 1})),
         ("{\"a\": \"\\ud83d\\ude00\\/\"}", json!({"a": "😀/"})),
         ("a: >\n  x\n  y\n\n  z\nb: |-\n  x\n", json!({"a": "x y\nz\n", "b": "x"})),
+        // Without a line break at the end there is none in the value.
+        ("a: |\n  x\nb: |\n  x", json!({"a": "x\n", "b": "x"})),
+        ("- >+\n x", json!(["x"])),
     ];
     for (text, value) in cases {
         assert_eq!(read(text), value, "{text}");
     }
+}
+
+#[test]
+fn variables_of_clusterctl_are_strings_wherever_they_stand() {
+    let cases = [
+        ("a: ${X}\n${Y}: \"${Z:=1}\"\n", json!({"a": "${X}", "${Y}": "${Z:=1}"})),
+        ("a: ${X:=[\"10.0.0.0/8\"]}\n", json!({"a": "${X:=[\"10.0.0.0/8\"]}"})),
+        // Only clusterctl can make YAML of these.
+        (
+            "a: [${X}]\nb: [a${X}b, ${Y:-c}, \"${Z}\"]\n",
+            json!({"a": ["${X}"], "b": ["a${X}b", "${Y:-c}", "${Z}"]}),
+        ),
+        ("a: {b: ${X}, ${Y}: 1, c: '${Z}'} # ${X}\n", json!({"a": {"b": "${X}", "${Y}": 1, "c": "${Z}"}})),
+        (
+            "a: ${X:= b: c}\nb: |\n  ${X} # ${YY}\n  $${Z}\n",
+            json!({"a": "${X:= b: c}", "b": "${X} # ${YY}\n$${Z}\n"}),
+        ),
+        (
+            "a: [${ä:=é}, ${X} ${Y}\n ${Z}]\nb: &b [${X}]\nc: *b\n",
+            json!({"a": ["${ä:=é}", "${X} ${Y} ${Z}"], "b": ["${X}"], "c": ["${X}"]}),
+        ),
+        ("a: [$~~~, ${X}]\n", json!({"a": ["$~~~", "${X}"]})),
+    ];
+    for (text, value) in cases {
+        assert_eq!(read(text), value, "{text}");
+    }
+    assert_eq!(
+        read_error("a: 1\nb: [${X:=\"1\"}]\n"),
+        "line 2, column 6: while parsing a flow sequence, expected ',' or ']'; put quotes around the variable here",
+    );
+    assert_eq!(read_error("b: [${X}]\nc: [\n"), read_error("b: [X]\nc: [\n"));
+    assert_eq!(read_error("b: [${X}]\nb: 1\n"), "line 2, column 1: the key `b` is given twice");
+}
+
+#[test]
+fn lines_with_variables_stay_as_they_are() {
+    let text = "a: [${X}] # ${Y}\nb: {c: ${Z}}\nd: ${ é }";
+    let operations = json!({"/a/0": "x", "/a/-": "${W}", "/b/e": "y z", "/f": "${V}"});
+    assert_eq!(
+        in_place(text, &operations),
+        "a: [x, ${X}, \"${W}\"] # ${Y}\nb: {c: ${Z}, e: y z}\nd: ${ é }\nf: ${V}",
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use serde_json::{Map, Number, Value};
 use serde_saphyr::granit_parser::{
@@ -9,6 +10,7 @@ use serde_saphyr::granit_parser::{
 };
 
 use super::Error;
+use crate::host::variables;
 
 /// How deep values may be nested once the aliases are written out, so that
 /// neither brackets nor a chain of aliases exhaust the stack. It is what
@@ -72,24 +74,23 @@ impl<'a> Tree<'a> {
     /// Parses the text of one document that starts at line `first_line` of its
     /// stream.
     pub fn parse(text: &'a str, first_line: usize) -> Result<Self, Error> {
-        let mut builder = Builder {
-            tree: Tree {
-                nodes: Vec::with_capacity(text.len() / BYTES_PER_NODE),
-                root: None,
-                aliased: HashSet::new(),
-            },
-            text,
-            first_line,
-            open: Vec::new(),
-            anchors: HashMap::new(),
+        let mut builder = Builder::new(text, first_line);
+        let parsed = parse(text, first_line, |event, span| builder.event(event, span));
+        let Err(error) = parsed else {
+            return Ok(builder.tree);
         };
-        let mut options = parser::options! {};
-        options.set_emit_comments(false);
-        for event in Parser::new_from_str_with_options(text, options) {
-            let (event, span) = event.map_err(|error| syntax(first_line, error.marker(), error.info()))?;
-            builder.event(event, span)?;
+        // A variable of clusterctl where YAML has braces for itself, as in `[${X}]`.
+        let Some(masked) = Masked::new(text) else {
+            return Err(hint(error, text, first_line));
+        };
+        let mut builder = Builder::new(text, first_line);
+        match parse(&masked.text, first_line, |event, span| builder.event(masked.unmask(event, &span), span))
+        {
+            Ok(()) => Ok(builder.tree),
+            // What is wrong without the variables.
+            Err(later) if place(&later) > place(&error) => Err(hint(later, text, first_line)),
+            Err(_) => Err(hint(error, text, first_line)),
         }
-        Ok(builder.tree)
     }
 
     pub fn node(&self, id: Id) -> &Node<'a> {
@@ -104,6 +105,118 @@ impl<'a> Tree<'a> {
     pub fn value(&self, first_line: usize) -> Result<Value, Error> {
         let mut reader = Reader { tree: self, first_line, aliases: 0, aliased: 0 };
         self.root.map_or(Ok(Value::Null), |root| reader.value(root, 0))
+    }
+}
+
+/// Gives the events of a document to `each`.
+fn parse<'a>(
+    text: &'a str,
+    first_line: usize,
+    mut each: impl FnMut(Event<'a>, Span) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut options = parser::options! {};
+    options.set_emit_comments(false);
+    for event in Parser::new_from_str_with_options(text, options) {
+        let (event, span) = event.map_err(|error| syntax(first_line, error.marker(), error.info()))?;
+        each(event, span)?;
+    }
+    Ok(())
+}
+
+/// The line and the column of an error.
+fn place(error: &Error) -> Option<(usize, usize)> {
+    match error {
+        Error::Syntax { line, column, .. } => Some((*line, *column)),
+        _ => None,
+    }
+}
+
+/// Says what to do about a variable on the line of an error.
+fn hint(error: Error, text: &str, first_line: usize) -> Error {
+    match error {
+        Error::Syntax { line, column, message }
+            if text.lines().nth(line - first_line).is_some_and(variables::has_reference) =>
+        {
+            Error::Syntax { line, column, message: format!("{message}; put quotes around the variable here") }
+        }
+        error => error,
+    }
+}
+
+/// A text with something else of the same length in the place of its references to variables, so that
+/// what is in their braces is no YAML.
+struct Masked<'a> {
+    original: &'a str,
+    text: String,
+    /// The references, in order, each with what is in its place.
+    references: Vec<(Range<usize>, String)>,
+}
+
+/// Characters that mean nothing inside of a plain scalar.
+const FILLERS: [&str; 6] = ["~", "^", "=", "/", "+", "_"];
+
+impl<'a> Masked<'a> {
+    /// `None` when there is nothing to mask. References with quotes, backslashes or line breaks are left:
+    /// inside of quotes they would not read as they do.
+    fn new(original: &'a str) -> Option<Self> {
+        let filler = FILLERS.into_iter().find(|filler| !original.contains(&format!("${filler}")))?;
+        let mut text = String::with_capacity(original.len());
+        let mut references = Vec::new();
+        for reference in variables::references(original) {
+            if reference.text.contains(['"', '\'', '\\', '\n', '\r']) {
+                continue;
+            }
+            let mask: String = reference
+                .text
+                .chars()
+                .enumerate()
+                .map(|(index, c)| match c {
+                    '$' if index == 0 => "$".to_owned(),
+                    c if c.is_ascii() => filler.to_owned(),
+                    c => c.to_string(),
+                })
+                .collect();
+            text.push_str(&original[text.len()..reference.range.start]);
+            text.push_str(&mask);
+            references.push((reference.range, mask));
+        }
+        text.push_str(&original[text.len()..]);
+        (!references.is_empty()).then_some(Self { original, text, references })
+    }
+
+    /// An event of the masked text as one of the original.
+    fn unmask(&self, event: Event<'_>, span: &Span) -> Event<'a> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let (start, end) = (offset(&span.start), offset(&span.end));
+                let first = self.references.partition_point(|(range, _)| range.start < start);
+                let mut rest = &*text;
+                let mut out = String::with_capacity(rest.len());
+                for (range, mask) in
+                    self.references[first..].iter().take_while(|(range, _)| range.start < end)
+                {
+                    // One in a comment is not part of the scalar.
+                    if let Some((before, after)) = rest.split_once(mask.as_str()) {
+                        out.extend([before, &self.original[range.clone()]]);
+                        rest = after;
+                    }
+                }
+                out.push_str(rest);
+                Event::Scalar(out.into(), style, anchor, tag.map(|tag| Cow::Owned(tag.into_owned())))
+            }
+            Event::SequenceStart(style, anchor, tag) => {
+                Event::SequenceStart(style, anchor, tag.map(|tag| Cow::Owned(tag.into_owned())))
+            }
+            Event::MappingStart(style, anchor, tag) => {
+                Event::MappingStart(style, anchor, tag.map(|tag| Cow::Owned(tag.into_owned())))
+            }
+            Event::Alias(anchor) => Event::Alias(anchor),
+            Event::SequenceEnd => Event::SequenceEnd,
+            Event::MappingEnd => Event::MappingEnd,
+            Event::DocumentStart(explicit, version) => Event::DocumentStart(explicit, version),
+            // Nothing else says anything to a builder.
+            _ => Event::StreamEnd,
+        }
     }
 }
 
@@ -124,6 +237,20 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
+    fn new(text: &'a str, first_line: usize) -> Self {
+        Self {
+            tree: Tree {
+                nodes: Vec::with_capacity(text.len() / BYTES_PER_NODE),
+                root: None,
+                aliased: HashSet::new(),
+            },
+            text,
+            first_line,
+            open: Vec::new(),
+            anchors: HashMap::new(),
+        }
+    }
+
     fn event(&mut self, event: Event<'a>, span: Span) -> Result<(), Error> {
         match event {
             Event::DocumentStart(..) if self.tree.root.is_some() => {

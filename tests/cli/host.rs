@@ -203,8 +203,8 @@ fn variables_of_clusterctl_come_out_as_they_went_in_and_can_be_filled_in_before_
     }
     // The same by the environment; what has no value is named, all of it.
     let run = |values: &[(&str, &str)]| {
-        let file = root().join("examples/cluster-api/template.yaml").display().to_string();
-        let arguments = ["host", "patch", "-f", &file, "--values-from-env"];
+        let template = root().join("examples/cluster-api/template.yaml").display().to_string();
+        let arguments = ["host", "patch", "-f", &template, "--values-from-env"];
         Run::from(
             command()
                 .args([&arguments[..], &PRESETS].concat())
