@@ -1,0 +1,28 @@
+//! Hosts of Cluster API clusters: the examples, patched, through the real controllers of Cluster API.
+//!
+//! One management cluster serves all tests; each has a namespace of its own. `cargo test --test cluster_api -- NAME` runs
+//! those whose name has `NAME` in it. What a failure leaves to look at: `REACH_TEST_KEEP=1`, see
+//! `tests/support/cluster_api.rs`.
+
+mod support;
+
+#[path = "cluster_api/machines.rs"]
+mod machines;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+use support::cluster_api::ClusterApi;
+use support::runner::{run, tests};
+
+/// Tests at the same time: some have an API server of their own, and nearly all of their time they wait.
+const TOGETHER: usize = 4;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(TOGETHER));
+    let together = tests!(ClusterApi:
+        machines::are_given_the_files_and_the_command,
+    );
+    run(&arguments, together, vec![], ClusterApi::start)
+}
