@@ -8,6 +8,8 @@ mod support;
 
 #[path = "cluster_api/machines.rs"]
 mod machines;
+#[path = "cluster_api/streams.rs"]
+mod streams;
 
 use std::process::ExitCode;
 

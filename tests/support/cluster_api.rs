@@ -38,8 +38,10 @@ use super::kubectl::{self, Kubectl as _, succeeded, text};
 use super::pki::Ca;
 use super::process::{Launcher, PORT_ATTEMPTS, Process, bound, flag, folder_of, free_port, programs};
 use stand_ins::stand_ins;
+pub use user_data::UserData;
 
 mod stand_ins;
+mod user_data;
 
 /// How long controllers may take for what they do step by step, with back-off between the steps: ten times what it takes on
 /// an idle machine.
@@ -122,15 +124,6 @@ pub struct WorkloadCluster<'c> {
     pub namespace: String,
     /// The name of the Cluster.
     pub name: String,
-}
-
-/// The bootstrap data of a machine: what its operating system is given at its first start.
-#[derive(Clone, Debug)]
-pub struct UserData {
-    /// The text as it is in the Secret.
-    pub text: String,
-    /// `cloud-config` or `ignition`.
-    pub format: String,
 }
 
 // === impl ClusterApi ===
@@ -417,7 +410,12 @@ impl WorkloadCluster<'_> {
             workload.apply(&json!({
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "metadata": {"namespace": "kube-system", "name": pod},
+                "metadata": {
+                    "namespace": "kube-system",
+                    "name": pod,
+                    // As kubeadm has them: the controllers look for these pods alone.
+                    "labels": {"tier": "control-plane", "component": component},
+                },
                 "spec": {
                     "nodeName": name,
                     "tolerations": [{"operator": "Exists"}],
