@@ -6,8 +6,12 @@
 
 mod support;
 
+#[path = "cluster_api/accepted.rs"]
+mod accepted;
 #[path = "cluster_api/machines.rs"]
 mod machines;
+#[path = "cluster_api/rolls.rs"]
+mod rolls;
 #[path = "cluster_api/streams.rs"]
 mod streams;
 
@@ -24,7 +28,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(TOGETHER));
     let together = tests!(ClusterApi:
+        // The longest first.
         machines::are_given_the_files_and_the_command,
+        rolls::nothing_when_patched_twice,
+        rolls::nothing_when_a_pool_grows,
+        accepted::are_the_examples_in_both_versions,
+        accepted::is_nothing_wrong,
     );
     run(&arguments, together, vec![], ClusterApi::start)
 }

@@ -43,10 +43,14 @@ pub fn patched(stream: &str, proxy: &str) -> String {
         let Some(object) = document.read().expect("YAML") else { return document.text.to_owned() };
         let at = match object["kind"].as_str() {
             Some("KubeadmControlPlane") => "/spec/kubeadmConfigSpec",
+            Some("KubeadmControlPlaneTemplate") => "/spec/template/spec/kubeadmConfigSpec",
             Some("KubeadmConfigTemplate") => "/spec/template/spec",
             _ => return document.text.to_owned(),
         };
         let spec = object.pointer(at).expect("a spec");
+        if spec["preKubeadmCommands"][0] == node.commands[0] {
+            return document.text.to_owned();
+        }
         let mut adds = vec![Add::new(format!("{at}/preKubeadmCommands/0"), json!(node.commands[0]))];
         if spec["files"].is_null() {
             adds.push(Add::new(format!("{at}/files"), json!([])));

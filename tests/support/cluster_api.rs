@@ -460,10 +460,11 @@ impl WorkloadCluster<'_> {
     #[track_caller]
     fn machine(&self, role: Role) -> Value {
         self.eventually(&format!("the bootstrap data of the machine {role:?}"), || {
-            let mut machines = self.machines();
+            let mut machines = self.list("machines");
             machines.retain(|machine| {
                 let labels = &machine["metadata"]["labels"];
-                labels["cluster.x-k8s.io/control-plane"].is_string() == (role != Role::Worker)
+                labels["cluster.x-k8s.io/cluster-name"] == self.name
+                    && labels["cluster.x-k8s.io/control-plane"].is_string() == (role != Role::Worker)
             });
             // The control plane has one after the other.
             machines.sort_by_key(|machine| machine["metadata"]["creationTimestamp"].to_string());
@@ -476,13 +477,11 @@ impl WorkloadCluster<'_> {
         })
     }
 
-    /// All Machines of the cluster.
-    pub fn machines(&self) -> Vec<Value> {
-        let selector = format!("--selector=cluster.x-k8s.io/cluster-name={}", self.name);
-        let mut list =
-            self.cluster_api.management.get(&["machines", "--namespace", &self.namespace, &selector]);
-        let Value::Array(machines) = list["items"].take() else { panic!("no list of Machines") };
-        machines
+    /// All objects of these resources in the cluster's namespace: `list("clusters,machines")`.
+    pub fn list(&self, resources: &str) -> Vec<Value> {
+        let mut list = self.cluster_api.management.get(&[resources, "--namespace", &self.namespace]);
+        let Value::Array(items) = list["items"].take() else { panic!("no list of {resources}") };
+        items
     }
 
     /// An object of the cluster's namespace: `get("kubeadmcontrolplanes", "shop")`.

@@ -1,0 +1,92 @@
+//! Machines are replaced when what they are given at their first start changes: when it has to, and not otherwise.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::streams::{example, patched};
+use crate::support::cluster_api::{ClusterApi, Role, Workload, WorkloadCluster};
+use crate::support::kubectl::succeeded;
+
+const PROXY: &str = "http://proxy.corp.example:3128";
+
+/// What the condition of a machine says when it need not be replaced.
+const UP_TO_DATE: &str = "True";
+
+/// What it says when it is to be replaced.
+const OUTDATED: &str = "False";
+
+pub fn nothing_when_patched_twice(cluster_api: &ClusterApi) {
+    let once = patched(&example("vsphere.yaml", "twice"), PROXY);
+    let cluster = cluster_api.create("twice", "shop", Workload::Absent, &once);
+    cluster.user_data(Role::First);
+    let before = settled(&cluster, UP_TO_DATE);
+    succeeded("kubectl apply", cluster_api.apply("twice", &patched(&once, PROXY)));
+    assert_eq!(settled(&cluster, UP_TO_DATE), before);
+
+    // What would be seen if something did roll.
+    let changed = patched(&example("vsphere.yaml", "twice"), "http://other.corp.example:3128");
+    succeeded("kubectl apply", cluster_api.apply("twice", &changed));
+    assert_ne!(settled(&cluster, OUTDATED), before);
+}
+
+pub fn nothing_when_a_pool_grows(cluster_api: &ClusterApi) {
+    for (file, name, pool, end, more) in [
+        (
+            "static-ip.yaml",
+            "bank",
+            "InClusterIPPool/bank",
+            "  - 10.30.0.31\n",
+            "  - 10.30.0.40\n  - 10.30.0.44\n",
+        ),
+        (
+            "static-ip-metal3.yaml",
+            "demo",
+            "IPPool/demo",
+            "    end: 10.40.0.25\n    prefix: 27\n    gateway: 10.40.0.1\n",
+            "  - start: 10.40.0.30\n    end: 10.40.0.30\n    prefix: 27\n    gateway: 10.40.0.1\n",
+        ),
+    ] {
+        let namespace = format!("grows-{name}");
+        let stream = example(file, &namespace);
+        let cluster = cluster_api.create(&namespace, name, Workload::Absent, &patched(&stream, PROXY));
+        cluster.user_data(Role::First);
+        let before = settled(&cluster, UP_TO_DATE);
+        let mut grown = stream.clone();
+        grown.insert_str(stream.find(end).expect("the pool") + end.len(), more);
+        succeeded("kubectl apply", cluster_api.apply(&namespace, &patched(&grown, PROXY)));
+        let mut after = settled(&cluster, UP_TO_DATE);
+        let grown_pool = after.insert(pool.to_owned(), before[pool].clone());
+        assert_ne!(grown_pool.as_ref(), Some(&before[pool]), "the pool itself has changed");
+        assert_eq!(after, before);
+    }
+}
+
+/// The identity and the spec of each object of a cluster, those that controllers made included, once the controllers have seen
+/// them and the first control-plane machine is as the condition `UpToDate` is to say. (Not `metadata.generation`: that grows
+/// whenever somebody applies v1beta1 of something that is stored as v1beta2.)
+fn settled(cluster: &WorkloadCluster<'_>, is_up_to_date: &str) -> BTreeMap<String, (Value, Value)> {
+    cluster.eventually("the controllers have seen everything", || {
+        let kinds = "clusters,kubeadmcontrolplanes,kubeadmconfigtemplates,kubeadmconfigs,machinedeployments,machinesets,\
+                     machines,vspheremachinetemplates,vspheremachines,inclusterippools,ippools";
+        let list = cluster.list(kinds);
+        let mut specs = BTreeMap::new();
+        for object in list {
+            let (kind, metadata, status) = (&object["kind"], &object["metadata"], &object["status"]);
+            let name = format!("{}/{}", kind.as_str().expect("a kind"), metadata["name"].as_str().expect("a name"));
+            if kind == "KubeadmControlPlane" || kind == "MachineDeployment" {
+                if status["observedGeneration"] != metadata["generation"] {
+                    return Err(object.to_string());
+                }
+            } else if kind == "Machine" && metadata["labels"]["cluster.x-k8s.io/control-plane"].is_string() {
+                let mut conditions = status["conditions"].as_array().into_iter().flatten();
+                let condition = conditions.find(|condition| condition["type"] == "UpToDate");
+                if condition.is_none_or(|condition| condition["status"] != is_up_to_date) {
+                    return Err(object.to_string());
+                }
+            }
+            specs.insert(name, (metadata["uid"].clone(), object["spec"].clone()));
+        }
+        Ok(specs)
+    })
+}
