@@ -10,10 +10,10 @@ use crate::support::kubectl::succeeded;
 
 const PROXY: &str = "http://proxy.corp.example:3128";
 
-/// What the condition of a machine says when it need not be replaced.
+/// What the condition `MachinesUpToDate` of a control plane says when no machine has to be replaced.
 const UP_TO_DATE: &str = "True";
 
-/// What it says when it is to be replaced.
+/// What it says when one has to.
 const OUTDATED: &str = "False";
 
 pub fn nothing_when_patched_twice(cluster_api: &ClusterApi) {
@@ -63,7 +63,7 @@ pub fn nothing_when_a_pool_grows(cluster_api: &ClusterApi) {
 }
 
 /// The identity and the spec of each object of a cluster, those that controllers made included, once the controllers have seen
-/// them and the first control-plane machine is as the condition `UpToDate` is to say. (Not `metadata.generation`: that grows
+/// them and the control plane's condition `MachinesUpToDate` says this. (Not `metadata.generation`: that grows
 /// whenever somebody applies v1beta1 of something that is stored as v1beta2.)
 fn settled(cluster: &WorkloadCluster<'_>, is_up_to_date: &str) -> BTreeMap<String, (Value, Value)> {
     cluster.eventually("the controllers have seen everything", || {
@@ -74,16 +74,21 @@ fn settled(cluster: &WorkloadCluster<'_>, is_up_to_date: &str) -> BTreeMap<Strin
         for object in list {
             let (kind, metadata, status) = (&object["kind"], &object["metadata"], &object["status"]);
             let name = format!("{}/{}", kind.as_str().expect("a kind"), metadata["name"].as_str().expect("a name"));
-            if kind == "KubeadmControlPlane" || kind == "MachineDeployment" {
-                if status["observedGeneration"] != metadata["generation"] {
-                    return Err(object.to_string());
+            let is_settled = match kind.as_str() {
+                // Its own `observedGeneration` stays behind as long as it does not reach the cluster.
+                Some("KubeadmControlPlane") => {
+                    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+                    conditions.any(|condition| {
+                        condition["type"] == "MachinesUpToDate"
+                            && condition["status"] == is_up_to_date
+                            && condition["observedGeneration"] == metadata["generation"]
+                    })
                 }
-            } else if kind == "Machine" && metadata["labels"]["cluster.x-k8s.io/control-plane"].is_string() {
-                let mut conditions = status["conditions"].as_array().into_iter().flatten();
-                let condition = conditions.find(|condition| condition["type"] == "UpToDate");
-                if condition.is_none_or(|condition| condition["status"] != is_up_to_date) {
-                    return Err(object.to_string());
-                }
+                Some("MachineDeployment") => status["observedGeneration"] == metadata["generation"],
+                _ => true,
+            };
+            if !is_settled {
+                return Err(object.to_string());
             }
             specs.insert(name, (metadata["uid"].clone(), object["spec"].clone()));
         }
