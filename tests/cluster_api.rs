@@ -8,6 +8,12 @@ mod support;
 
 #[path = "cluster_api/accepted.rs"]
 mod accepted;
+#[path = "cluster_api/addon.rs"]
+mod addon;
+#[path = "cluster_api/classes.rs"]
+mod classes;
+#[path = "cluster_api/ignition.rs"]
+mod ignition;
 #[path = "cluster_api/machines.rs"]
 mod machines;
 #[path = "cluster_api/rolls.rs"]
@@ -30,6 +36,14 @@ fn main() -> ExitCode {
     let together = tests!(ClusterApi:
         // The longest first.
         machines::are_given_the_files_and_the_command,
+        addon::brings_reach_and_the_presets_and_keeps_them,
+        classes::give_each_cluster_its_own,
+        machines::of_v1beta1_are_given_the_same,
+        machines::give_static_pods_what_is_asked_for,
+        machines::of_a_template_are_given_the_values_of_clusterctl,
+        machines::read_the_variables_from_a_secret,
+        machines::of_ignition_are_given_the_files_and_the_command,
+        ignition::takes_what_is_rendered_for_it,
         rolls::nothing_when_patched_twice,
         rolls::nothing_when_a_pool_grows,
         accepted::are_the_examples_in_both_versions,

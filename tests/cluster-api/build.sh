@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Provides Cluster API for the tests: its core, kubeadm bootstrap and kubeadm control-plane controllers, and their CRDs and
-# webhook manifests, at the version that go.mod pins; and Ignition's validator (ignition/go.mod).
+# Provides Cluster API for the tests: its core, kubeadm bootstrap and kubeadm control-plane controllers with their CRDs and
+# webhook manifests, and clusterctl, at the version that go.mod pins; and Ignition's validator (ignition/go.mod).
 #
-# Prints one line on standard output, a folder that holds core, bootstrap, control-plane, ignition-validate and
+# Prints one line on standard output, a folder that holds core, bootstrap, control-plane, clusterctl, ignition-validate and
 # manifests/{core,bootstrap,control-plane}/{crds/,webhooks.yaml}; all else goes to standard error. They are built once for
 # the same pins, into REACH_TEST_CACHE (by default reach/ in the user's cache folder): about four minutes on two cores when
 # Go's own build cache is empty. The cache may be deleted at any time.
@@ -11,7 +11,12 @@ title="Cluster API"
 # shellcheck source-path=SCRIPTDIR source=../programs.sh
 source "$here/../programs.sh"
 
-declare -A path=([core]=core [bootstrap]=bootstrap/kubeadm [control-plane]=controlplane/kubeadm)
+declare -A path=(
+  [core]=core
+  [bootstrap]=bootstrap/kubeadm
+  [control-plane]=controlplane/kubeadm
+  [clusterctl]=cmd/clusterctl
+)
 
 compile() {
   local program=$1 file=$2 version major minor
@@ -21,7 +26,7 @@ compile() {
     return
   fi
   # Before the program, whose presence says that all is there.
-  manifests "$program"
+  if [[ $program != clusterctl ]]; then manifests "$program"; fi
   version=$(version_of "$here" sigs.k8s.io/cluster-api)
   IFS=. read -r major minor _ <<<"${version#v}"
   go_build "$here" "$file" "sigs.k8s.io/cluster-api/${path[$program]}" "$(
@@ -45,5 +50,5 @@ manifests() {
 }
 
 folder=$(pinned_folder cluster-api "$here" "$here"/ignition/go.{mod,sum} "$here/build.sh")
-build "$folder" core bootstrap control-plane ignition-validate
+build "$folder" core bootstrap control-plane clusterctl ignition-validate
 printf '%s\n' "$folder"

@@ -24,7 +24,8 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,9 @@ pub const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Time between two looks at something that is waited for: each of them is a kubectl.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
+
+/// The programs of `tests/cluster-api/build.sh`.
+static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| programs("cluster-api/build.sh"));
 
 /// Where a machine stands in the life of its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +90,6 @@ struct Provider {
 /// What all of them are given.
 #[derive(Debug)]
 struct Layout {
-    programs: PathBuf,
     folder: TempDir,
     ca: Ca,
     kubeconfig: PathBuf,
@@ -126,6 +129,19 @@ pub struct WorkloadCluster<'c> {
     pub name: String,
 }
 
+/// The real clusterctl, without the user's configuration of it.
+pub fn clusterctl() -> Command {
+    let mut command = bound(PROGRAMS.join("clusterctl"));
+    // Where there is none: it reads nothing but its environment then.
+    command.env("HOME", "/nowhere").env("XDG_CONFIG_HOME", "/nowhere");
+    command
+}
+
+/// Ignition's own validator.
+pub fn ignition_validate() -> Command {
+    bound(PROGRAMS.join("ignition-validate"))
+}
+
 // === impl ClusterApi ===
 
 impl ClusterApi {
@@ -135,10 +151,8 @@ impl ClusterApi {
     /// # Panics
     /// When the programs cannot be had, or when one of them ends or is not ready in time; the message has the end of its log.
     pub fn start() -> Self {
-        let programs = programs("cluster-api/build.sh");
         let management = ControlPlane::start(Options::default());
         let layout = Layout {
-            programs,
             folder: folder_of("cluster api"),
             ca: Ca::new("CA of Cluster API's webhooks"),
             kubeconfig: management.kubeconfig().to_owned(),
@@ -189,17 +203,19 @@ impl ClusterApi {
         workload: Workload,
         stream: &str,
     ) -> WorkloadCluster<'_> {
-        let workload = (workload == Workload::Running).then(|| ControlPlane::start(Options::default()));
-        let cluster = WorkloadCluster {
-            cluster_api: self,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            workload,
-        };
-        self.create_namespace(namespace);
-        cluster.write_kubeconfig();
+        let cluster = self.expect(namespace, name, workload);
         succeeded("kubectl apply", self.apply(namespace, stream));
         cluster.provision();
+        cluster
+    }
+
+    /// Prepares for a Cluster that is not there yet: makes its namespace and its kubeconfig.
+    pub fn expect(&self, namespace: &str, name: &str, workload: Workload) -> WorkloadCluster<'_> {
+        let workload = (workload == Workload::Running).then(|| ControlPlane::start(Options::default()));
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let cluster = WorkloadCluster { cluster_api: self, namespace, name, workload };
+        self.create_namespace(&cluster.namespace);
+        cluster.write_kubeconfig();
         cluster
     }
 
@@ -217,7 +233,7 @@ impl ClusterApi {
 
 impl Layout {
     fn manifests(&self, provider: &Provider) -> PathBuf {
-        self.programs.join("manifests").join(provider.name)
+        PROGRAMS.join("manifests").join(provider.name)
     }
 
     fn certificates(&self) -> PathBuf {
@@ -236,7 +252,7 @@ impl Layout {
     fn start(&self, provider: &Provider, launcher: &Launcher, management: &ControlPlane) -> (Process, u16) {
         let (webhooks, health) = (free_port(), free_port());
         self.register(provider, management, webhooks);
-        let mut command = bound(self.programs.join(provider.name));
+        let mut command = bound(PROGRAMS.join(provider.name));
         command
             .arg(flag("kubeconfig", &self.kubeconfig))
             .arg(flag("webhook-cert-dir", &self.certificates()))

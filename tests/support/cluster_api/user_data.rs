@@ -37,6 +37,17 @@ impl UserData {
         files.iter().map(|file| written(file).unwrap_or_else(|| panic!("{file}"))).collect()
     }
 
+    /// The files of an Ignition configuration, in order. It is of specification 2, as Cluster API writes it.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn ignition_files(&self) -> Vec<WrittenFile> {
+        assert_eq!(self.format, "ignition");
+        let config: Value = serde_json::from_str(&self.text).expect("JSON");
+        let files = config["storage"]["files"].as_array().expect("files").iter();
+        files.map(|file| ignited(file).unwrap_or_else(|| panic!("{file}"))).collect()
+    }
+
     /// The file that the operating system writes to a path.
     ///
     /// # Panics
@@ -79,4 +90,37 @@ fn written(file: &Value) -> Option<WrittenFile> {
         permissions: field("permissions").unwrap_or_else(|| "0644".to_owned()),
         content,
     })
+}
+
+/// A file of an Ignition configuration, as Ignition reads it.
+fn ignited(file: &Value) -> Option<WrittenFile> {
+    let (kind, data) = file["contents"]["source"].as_str()?.strip_prefix("data:")?.split_once(',')?;
+    let content = match kind {
+        "" => percent_decoded(data)?,
+        ";base64" => STANDARD.decode_to_vec(data).ok()?,
+        _ => return None,
+    };
+    let owner = |of: &str| file[of]["name"].as_str().map(str::to_owned).or(Some(file[of]["id"].to_string()));
+    Some(WrittenFile {
+        path: file["path"].as_str()?.to_owned(),
+        owner: format!("{}:{}", owner("user")?, owner("group")?),
+        permissions: format!("{:04o}", file["mode"].as_u64()?),
+        content: String::from_utf8(content).ok()?,
+    })
+}
+
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut rest = text.as_bytes();
+    let mut decoded = Vec::with_capacity(rest.len());
+    while let [first, others @ ..] = rest {
+        if *first == b'%' {
+            let digits = std::str::from_utf8(others.get(..2)?).ok()?;
+            decoded.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &others[2..];
+        } else {
+            decoded.push(*first);
+            rest = others;
+        }
+    }
+    Some(decoded)
 }
