@@ -45,7 +45,7 @@ pub struct Source {
 }
 
 /// An object of a stream.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Object {
     /// Where it stands.
     pub source: Source,
@@ -251,6 +251,16 @@ impl Object {
     fn finding(&self, rule: &'static str, field: &str, message: String) -> Finding {
         let (source, field) = (self.source.clone(), field.to_owned());
         Finding { source, object: self.to_string(), field, rule, message }
+    }
+}
+
+/// Without its value, in which passwords may stand.
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Object")
+            .field("source", &self.source)
+            .field("name", &self.to_string())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,14 +1,17 @@
 //! What is wrong with a cluster's network and with what its author does about proxies by hand.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::field::{Field, Place, Report, has_variable};
+use super::field::{Field, Place, Report};
 use super::files::{self, Content, File};
+use super::pools::Pool;
 use super::{Finding, Group, Manifests, Object};
 use crate::host::targets::{Target, Unit};
 use crate::host::values::Setting;
+use crate::host::variables::has_reference;
 use crate::inject::preset::ProxyVariable;
 use crate::lint::{self, Facts, Id, Role, Scope, Subject};
 use crate::no_proxy;
@@ -59,6 +62,7 @@ const JINJA: [(&str, &str); 3] = [("{%", "a statement"), ("{#", "a comment"), ("
 /// configurations say of proxies themselves.
 ///
 /// `settings` are what hosts get, the group's entries among them; `static_pods` says whether static pods get them, too.
+/// Groups that share an object share what is found in it.
 #[must_use]
 pub fn check(manifests: &Manifests, group: &Group, settings: &[Setting], static_pods: bool) -> Vec<Finding> {
     let mut check = Check { objects: manifests.objects(), group, settings, found: Vec::new() };
@@ -70,7 +74,7 @@ pub fn check(manifests: &Manifests, group: &Group, settings: &[Setting], static_
     if static_pods {
         check.static_pods();
     }
-    for &index in &group.known.configurations {
+    for &index in &group.configurations {
         check.configuration(&Field::of(check.objects, index));
     }
     let mut found = check.found;
@@ -101,9 +105,13 @@ impl Check<'_> {
     fn virtual_addresses(&mut self) {
         let known = &self.group.known;
         for (vip, place) in &known.vips {
-            // Of variables nobody knows whether they are the same.
+            // Nobody knows whether two variables are the same, and what address a name has.
+            let is_address = |host: &str| host.parse::<IpAddr>().is_ok();
             let may_be_it = |(host, _): &(String, Place)| {
-                *host == vip.address || has_variable(host) || has_variable(&vip.address)
+                *host == vip.address
+                    || has_reference(host)
+                    || has_reference(&vip.address)
+                    || is_address(host) != is_address(&vip.address)
             };
             if let Some((endpoint, elsewhere)) = known.endpoints.first()
                 && !known.endpoints.iter().any(may_be_it)
@@ -138,12 +146,11 @@ impl Check<'_> {
                 continue;
             }
             seen.push(address);
-            let gives = |index: &&usize| {
-                let pool = known.pools.iter().find(|(own, _)| own == *index);
-                pool.is_some_and(|(_, pool)| pool.parts.iter().any(|part| part.gives(address)))
+            let gives = |(index, pool): &&(usize, Arc<Pool>)| {
+                // The endpoint is one of these addresses because the pool gave it.
+                !known.endpoint_pools.contains(index) && pool.parts.iter().any(|part| part.gives(address))
             };
-            let pools: Vec<usize> = known.pools.iter().map(|(index, _)| *index).collect();
-            if let Some(index) = pools.iter().find(gives) {
+            if let Some((index, _)) = known.pools.iter().find(gives) {
                 let message = format!(
                     "{address} is what {} may give to a machine: write it among the addresses that the pool excludes",
                     self.objects[*index]
@@ -283,6 +290,12 @@ impl Check<'_> {
         // Types were looked at when the entries were derived.
         let mut report = Report::default();
         let is_cloud_init = spec.at("format").value != "ignition";
+        let networking = spec.at("clusterConfiguration.networking");
+        if networking.value.as_object().is_some_and(|members| !members.is_empty()) {
+            let message = "Cluster API drops this since 1.11 and takes what the Cluster says: write it into \
+                           spec.clusterNetwork of the Cluster";
+            self.found.push(networking.finding("dropped-networking", message.to_owned()));
+        }
         if self.has_proxy() {
             self.downloads(&spec, &mut report);
         }
@@ -350,7 +363,12 @@ impl Check<'_> {
         }
         let is_drop_in = file.path.contains(".service.d/");
         let is_named = file.path.ends_with("/http-proxy.conf");
-        if is_drop_in && (is_named || text.to_ascii_lowercase().contains("_proxy=")) {
+        if is_drop_in
+            && (is_named
+                || ["_proxy=", "environmentfile="]
+                    .iter()
+                    .any(|sign| text.to_ascii_lowercase().contains(sign)))
+        {
             let message = format!(
                 "{} sets the proxy of a service by hand: take the file out, since reach's drop-ins say the same from its \
                  presets",
@@ -370,8 +388,8 @@ impl Check<'_> {
         };
         if let Some((opener, meaning)) = JINJA.iter().find(is_trap) {
             let message = format!(
-                "{opener} begins {meaning} of Jinja, as which cloud-init reads it: write the file with encoding: base64, or \
-                 a space between the two"
+                "{opener} begins {meaning} of Jinja, as which cloud-init reads it: write it into a file with encoding: \
+                 base64"
             );
             self.found.push(field.finding("jinja", message));
         }
@@ -386,7 +404,8 @@ fn distinct(networks: &[(IpNet, Place)]) -> impl Iterator<Item = (&IpNet, &Place
 }
 
 fn is_about_proxies(text: &str) -> bool {
-    text.to_ascii_lowercase().contains("proxy")
+    let text = text.to_ascii_lowercase();
+    text.contains("proxy") || text.contains("proxies")
 }
 
 /// Whether a file is one that reach writes.

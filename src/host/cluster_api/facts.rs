@@ -4,16 +4,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use serde::Deserialize;
-use serde_json::Value as Json;
 
-use super::field::{Field, Place, Report, has_variable, host, is_entry};
+use super::field::{Field, Place, Report, host, is_entry};
 use super::files::{self, Vip};
-use super::links::{Links, Members, Reference, machine_spec};
-use super::pools::{self, IN_CLUSTER, METAL3, Pool, Pools};
-use super::{CORE, Entry, FactSource, Finding, Group, INFRASTRUCTURE, Manifests, NodeRanges, Object};
-use crate::inject::select::{Labels, Selector};
+use super::links::{Links, Members, Reference};
+use super::pools::{Pool, Pools};
+use super::{
+    BOOTSTRAP, CONTROL_PLANE, CORE, Entry, FactSource, Finding, Group, INFRASTRUCTURE, Manifests, NodeRanges,
+    Object,
+};
+use crate::host::variables::has_reference;
+
+mod machines;
 
 /// The network of Services that kubeadm takes where nobody names one (`DefaultServicesSubnet`).
 const DEFAULT_SERVICES: &str = "10.96.0.0/12";
@@ -22,16 +24,13 @@ const DEFAULT_DOMAIN: &str = "cluster.local";
 
 /// Variables of the ClusterClasses of Cluster API's provider for vSphere that name a host, with the field in them.
 const TOPOLOGY_HOSTS: [(&str, Option<&str>, &str); 2] =
-    [("controlPlaneIpAddr", None, "the API server"), ("infraServer", Some("url"), "the vCenter")];
+    [("controlPlaneIpAddr", None, API_SERVER), ("infraServer", Some("url"), VCENTER)];
 /// The variable of these classes that has the manifest of kube-vip.
 const TOPOLOGY_KUBE_VIP: &str = "kubeVipPodManifest";
-/// The annotation of a `Cluster` that says where its pools of metal3 are, for capv-static-ip.
-const POOL_NAMESPACE: &str = "cluster.x-k8s.io/ip-pool-namespace";
 
 const API_SERVER: &str = "the API server";
 const KUBE_VIP: &str = "the virtual address of the API server";
 const VCENTER: &str = "the vCenter";
-const MACHINES: &str = "machines, whose kubelets the API server calls";
 
 /// What is known of a group's network, for checks.
 #[derive(Clone, Debug, Default)]
@@ -46,8 +45,8 @@ pub(super) struct Known {
     pub(super) pools: Vec<(usize, Arc<Pool>)>,
     /// Failure domains that the selector of a cluster takes, whose vCenter is not that of the cluster.
     pub(super) strange_zones: Vec<Place>,
-    /// Configurations and templates, whose files are looked at.
-    pub(super) configurations: Vec<usize>,
+    /// Pools that the endpoint of the cluster itself is taken from.
+    pub(super) endpoint_pools: Vec<usize>,
 }
 
 /// Collects the entries of a group.
@@ -59,7 +58,9 @@ struct Collector<'c, 'm> {
     report: Report,
     entries: Vec<Entry>,
     known: Known,
-    /// What the configurations of v1beta1 say of the domain.
+    /// The `Cluster` names a network of Services.
+    has_services: bool,
+    /// The `Cluster` names a domain.
     has_domain: bool,
 }
 
@@ -79,10 +80,11 @@ pub(super) fn group<'m>(
         report: Report::default(),
         entries: Vec::new(),
         known: Known::default(),
+        has_services: false,
         has_domain: false,
     };
     collector.members(members);
-    let Collector { report, mut entries, mut known, objects, .. } = collector;
+    let Collector { report, mut entries, known, objects, .. } = collector;
     // Not by their place in the stream, which people change.
     entries.sort_by(|a, b| a.from.cmp(&b.from).then_with(|| name(objects, a).cmp(&name(objects, b))));
     let mut seen = std::collections::HashSet::new();
@@ -90,7 +92,6 @@ pub(super) fn group<'m>(
     let Report { wrong, mut notes } = report;
     notes.sort();
     notes.dedup();
-    known.configurations = [&*members.configurations, &*members.templates].concat();
     let group = Group {
         cluster: members.clusters.first().copied(),
         class: members.classes.first().copied(),
@@ -149,7 +150,7 @@ impl<'m> Collector<'_, 'm> {
     fn host(&mut self, from: FactSource, field: &Field<'m>, why: &'static str) -> Option<String> {
         let text = field.text(&mut self.report)?;
         let Some(host) = host(text) else {
-            if has_variable(text) {
+            if has_reference(text) {
                 self.report.notes.push(field.unresolved());
             } else {
                 self.report.wrong.push(field.expected("the name of a host or an IP address"));
@@ -168,7 +169,7 @@ impl<'m> Collector<'_, 'm> {
         from: FactSource,
         why: &'static str,
     ) -> Option<IpNet> {
-        if has_variable(text) {
+        if has_reference(text) {
             if is_entry(text) {
                 self.add(from, Some(field.place()), text.to_owned(), why);
             } else {
@@ -194,11 +195,13 @@ impl<'m> Collector<'_, 'm> {
         }
         for field in network.at("services.cidrBlocks").items(&mut self.report) {
             if let Some(text) = field.text(&mut self.report) {
+                self.has_services = true;
                 self.services(&field, text, "Services, which are inside the cluster");
             }
         }
         let domain = network.at("serviceDomain");
         if let Some(text) = domain.text(&mut self.report) {
+            self.has_domain = true;
             self.domain(&domain, text);
         }
         self.endpoint(&cluster.at("spec.controlPlaneEndpoint.host"));
@@ -216,7 +219,7 @@ impl<'m> Collector<'_, 'm> {
     fn services(&mut self, field: &Field<'m>, text: &str, why: &'static str) {
         let from = FactSource::ClusterNetwork;
         let Some(net) = self.network(field, text, from, why) else {
-            if has_variable(text) {
+            if has_reference(text) {
                 let message = "a variable of clusterctl, so the address of the API server's Service, the first one of \
                                this network, is not in the list: give it a value (--values-from-env)";
                 self.report.notes.push(field.finding("unresolved-variable", message.to_owned()));
@@ -232,10 +235,9 @@ impl<'m> Collector<'_, 'm> {
     }
 
     fn domain(&mut self, field: &Field<'m>, text: &str) {
-        self.has_domain = true;
         let domain = text.trim_matches('.');
         if host(domain).is_none_or(|host| host != domain) {
-            if has_variable(text) {
+            if has_reference(text) {
                 self.report.notes.push(field.unresolved());
             } else {
                 self.report.wrong.push(field.expected("a domain, as in cluster.local"));
@@ -252,7 +254,7 @@ impl<'m> Collector<'_, 'm> {
         }
     }
 
-    /// What kubeadm takes where neither the cluster nor its configuration says something.
+    /// What kubeadm takes where the cluster says nothing.
     fn defaults(&mut self, cluster: &Field<'m>, members: &Members<'m>) {
         let is_other = |field: Field<'m>, kind: &str| field.value.as_str().is_some_and(|own| own != kind);
         let of_class = |index: &usize| {
@@ -267,10 +269,9 @@ impl<'m> Collector<'_, 'm> {
             return;
         }
         let network = cluster.at("spec.clusterNetwork");
-        let is_service =
-            |entry: &Entry| entry.from == FactSource::ClusterNetwork && entry.field.contains("service");
         let services = network.at("services.cidrBlocks");
-        if !self.entries.iter().any(is_service) && !services.value.is_string() {
+        // Text in the place of the list is a variable.
+        if !self.has_services && !services.value.is_string() {
             let why = "Services: kubeadm's default, because the cluster names no network of them";
             self.services(&services, DEFAULT_SERVICES, why);
         }
@@ -338,7 +339,7 @@ impl<'m> Collector<'_, 'm> {
         let spec = object.at(path);
         let cluster = spec.at("clusterConfiguration");
         self.endpoint(&cluster.at("controlPlaneEndpoint"));
-        // Until v1beta1. Cluster API takes the networks of the `Cluster` only where these are empty.
+        // Up to Cluster API 1.10 these win over what the `Cluster` says; later ones drop them, so both are in the list.
         let networking = cluster.at("networking");
         let subnets = networking.at("serviceSubnet");
         for subnet in subnets.text(&mut self.report).into_iter().flat_map(|text| text.split(',')) {
@@ -389,250 +390,16 @@ impl<'m> Collector<'_, 'm> {
         }
     }
 
-    /// What an object of an infrastructure provider says.
-    fn infrastructure(&mut self, object: &Field<'m>, members: &Members<'m>) {
-        let is_template = object.object.kind.ends_with("Template");
-        let spec = object.at(if is_template { "spec.template.spec" } else { "spec" });
-        match (&*object.object.group, &*object.object.kind) {
-            (INFRASTRUCTURE, "VSphereCluster" | "VSphereClusterTemplate") => {
-                self.endpoint(&spec.at("controlPlaneEndpoint.host"));
-                self.host(FactSource::Vcenter, &spec.at("server"), VCENTER);
-                self.load_balancer(&spec);
-                self.zones(&spec, members);
-                self.labelled_pools(object.object, members);
-            }
-            (INFRASTRUCTURE, "VSphereMachine" | "VSphereMachineTemplate") => {
-                self.machine(&spec);
-                self.labelled_pools(object.object, members);
-            }
-            // Every provider's cluster has an endpoint, in a field that Cluster API's contract names. Of their other
-            // types nothing is known.
-            _ => {
-                let field = spec.at("controlPlaneEndpoint.host");
-                if field.value.is_string() {
-                    self.endpoint(&field);
-                }
-            }
-        }
-    }
-
-    /// Until v1alpha3, HAProxy in front of the control plane was an object of its own.
-    fn load_balancer(&mut self, spec: &Field<'m>) {
-        let Some(reference) = Reference::read(&spec.at("loadBalancerRef"), &mut self.report) else { return };
-        let found = self.links.follow(&reference).to_vec();
-        if found.is_empty() {
-            self.missing(&reference);
-        }
-        let why = "the load balancer in front of the API server";
-        for index in found {
-            let object = Field::of(self.objects, index);
-            let devices =
-                object.at("spec.virtualMachineConfiguration.network.devices").items(&mut self.report);
-            for device in devices {
-                for address in device.at("ipAddrs").items(&mut self.report) {
-                    self.host(FactSource::LoadBalancer, &address, why);
-                }
-            }
-            self.host(FactSource::LoadBalancer, &object.at("status.address"), why);
-        }
-    }
-
-    /// What a `VSphereMachineSpec` says.
-    fn machine(&mut self, spec: &Field<'m>) {
-        self.host(FactSource::Vcenter, &spec.at("server"), VCENTER);
-        let network = spec.at("network");
-        let preferred = network.at("preferredAPIServerCidr");
-        if self.mode != NodeRanges::None
-            && let Some(text) = preferred.text(&mut self.report)
-        {
-            let why = "the network in which machines look for the API server";
-            self.network(&preferred, text, FactSource::Machines, why);
-        }
-        for device in network.at("devices").items(&mut self.report) {
-            for field in device.at("ipAddrs").items(&mut self.report) {
-                self.address_of_machine(&field);
-            }
-            for gateway in ["gateway4", "gateway6"] {
-                let gateway = device.at(gateway);
-                if self.mode != NodeRanges::None {
-                    self.host(FactSource::Machines, &gateway, "the gateway of machines");
-                }
-            }
-            let namespace = &*spec.object.namespace;
-            self.pools_of(&device.at("addressesFromPools"), namespace);
-        }
-    }
-
-    /// An address with the length of its network's prefix.
-    fn address_of_machine(&mut self, field: &Field<'m>) {
-        let Some(text) = field.text(&mut self.report) else { return };
-        if has_variable(text) {
-            match (self.mode, text.split_once('/')) {
-                (NodeRanges::None, _) => {}
-                (NodeRanges::Subnet, Some(_)) => self.report.notes.push(field.unresolved()),
-                _ => drop(self.host(FactSource::Machines, field, MACHINES)),
-            }
-            return;
-        }
-        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        let Ok(net) = net else {
-            self.report.wrong.push(field.expected("an address with its prefix, as in 10.0.0.10/24"));
-            return;
-        };
-        let is_network = net.prefix_len() < net.max_prefix_len();
-        let text = match self.mode {
-            NodeRanges::Subnet => pools::text(net),
-            NodeRanges::Exact => net.addr().to_string(),
-            NodeRanges::None => String::new(),
-        };
-        if self.mode != NodeRanges::None {
-            self.add(FactSource::Machines, Some(field.place()), text, MACHINES);
-        }
-        if is_network {
-            self.known.nodes.push((net.trunc(), field.place()));
-        }
-    }
-
-    /// Pools that a list of references means.
-    fn pools_of(&mut self, list: &Field<'m>, namespace: &'m str) {
-        for field in list.items(&mut self.report) {
-            let Some(mut reference) = Reference::read(&field, &mut self.report) else { continue };
-            reference.namespace = namespace;
-            if self.mode != NodeRanges::None && self.links.follow(&reference).is_empty() {
-                self.missing(&reference);
-            }
-            for index in self.links.follow(&reference).to_vec() {
-                self.pool(index);
-            }
-        }
-    }
-
-    /// Pools of metal3 that labels name.
-    fn labelled_pools(&mut self, object: &'m Object, members: &Members<'m>) {
-        let cluster = members.clusters.first().map(|index| &self.objects[*index]);
-        let elsewhere =
-            cluster.and_then(|cluster| cluster.value["metadata"]["annotations"][POOL_NAMESPACE].as_str());
-        match self.pools.of_labels(self.links, object, elsewhere.unwrap_or(&object.namespace)) {
-            Ok(found) => found.into_iter().for_each(|index| self.pool(index)),
-            Err(name) => {
-                let message =
-                    format!("IPPool {name} is not among the documents: its addresses are not in the list");
-                self.report.notes.push(object.finding("missing-object", "metadata.labels", message));
-            }
-        }
-    }
-
-    fn pool(&mut self, index: usize) {
-        let Some(pool) = self.pools.get(index) else { return };
-        if self.known.pools.iter().any(|(known, _)| *known == index) {
-            return;
-        }
-        for (text, place) in pool.entries(self.mode, &mut self.report.notes) {
-            self.add(FactSource::Pools, Some(place), text, MACHINES);
-        }
-        if self.mode == NodeRanges::Subnet {
-            for (_, place) in pool.variables() {
-                self.report.notes.push(place.unresolved(self.objects));
-            }
-        }
-        self.known.nodes.extend(pool.networks());
-        self.known.pools.push((index, Arc::clone(pool)));
-    }
-
-    /// Failure domains that the selector of a `VSphereCluster` takes.
-    fn zones(&mut self, spec: &Field<'m>, members: &Members<'m>) {
-        let field = spec.at("failureDomainSelector");
-        if !field.is_set() {
-            return;
-        }
-        let selector = LabelSelector::deserialize(field.value).ok();
-        let Some(selector) = selector.and_then(|selector| Selector::compile(Some(&selector)).ok()) else {
-            self.report.wrong.push(field.expected("a label selector, or {} for every failure domain"));
-            return;
-        };
-        let zones = self.links.of_kind(INFRASTRUCTURE, "VSphereDeploymentZone");
-        let is_it = |index: &&usize| selector.matches(&MetadataLabels(&self.objects[**index].value));
-        let zones: Vec<usize> = zones.iter().filter(is_it).copied().collect();
-        if zones.is_empty() {
-            let message = "no VSphereDeploymentZone among the documents is meant: vCenters of failure domains are not in \
-                           the list";
-            self.report.notes.push(field.finding("missing-object", message.to_owned()));
-        }
-        let namespace = members.clusters.first().map_or("", |index| &*self.objects[*index].namespace);
-        for index in zones {
-            let server = Field::of(self.objects, index).at("spec.server");
-            if server.value.is_string() && server.value != spec.at("server").value {
-                self.known.strange_zones.push(server.place());
-            }
-            self.zone(index, namespace);
-        }
-    }
-
-    /// Failure domains that machines name.
-    fn zones_of_machines(&mut self, members: &Members<'m>, namespace: &'m str) {
-        let is_vsphere = |index: &usize| self.objects[*index].kind.starts_with("VSphere");
-        let is_missing = |reference: &Reference<'m>| reference.kind.starts_with("VSphere");
-        if !members.infrastructure.iter().any(is_vsphere) && !members.missing.iter().any(is_missing) {
-            return;
-        }
-        let mut fields = Vec::new();
-        for &index in &members.workers {
-            let object = Field::of(self.objects, index);
-            fields.push(machine_spec(&object).at("failureDomain"));
-            fields.extend(object.at("spec.failureDomains").items(&mut self.report));
-        }
-        let topologies = members.clusters.iter().map(|index| (*index, "spec.topology.workers"));
-        let classes = members.classes.iter().map(|index| (*index, "spec.workers"));
-        for (index, path) in topologies.chain(classes) {
-            let workers = Field::of(self.objects, index).at(path);
-            for kind in ["machineDeployments", "machinePools"] {
-                for worker in workers.at(kind).items(&mut self.report) {
-                    fields.push(worker.at("failureDomain"));
-                    fields.extend(worker.at("failureDomains").items(&mut self.report));
-                }
-            }
-        }
-        for field in fields {
-            let Some(name) = field.text(&mut self.report) else { continue };
-            let found = self.links.find(INFRASTRUCTURE, "VSphereDeploymentZone", "", name).to_vec();
-            if found.is_empty() {
-                let message = format!(
-                    "VSphereDeploymentZone {name} is not among the documents: its vCenter is not in the list"
-                );
-                self.report.notes.push(field.finding("missing-object", message));
-            }
-            for index in found {
-                self.zone(index, namespace);
-            }
-        }
-    }
-
-    /// A failure domain: its vCenter, and the pools that its networks take addresses from. What it calls hosts are
-    /// groups of vSphere, no names of hosts.
-    fn zone(&mut self, index: usize, namespace: &'m str) {
-        let zone = Field::of(self.objects, index);
-        self.host(FactSource::Vcenter, &zone.at("spec.server"), "the vCenter of a failure domain");
-        let Some(name) = zone.at("spec.failureDomain").text(&mut self.report) else { return };
-        for index in self.links.find(INFRASTRUCTURE, "VSphereFailureDomain", "", name).to_vec() {
-            let topology = Field::of(self.objects, index).at("spec.topology");
-            for network in topology.at("networkConfigurations").items(&mut self.report) {
-                self.pools_of(&network.at("addressesFromPools"), namespace);
-            }
-        }
-    }
-
     fn missing(&mut self, reference: &Reference<'m>) {
         let what = match (reference.group, reference.kind) {
             (CORE, _) => "what its templates say is not in the list, and the list is not in them",
-            (IN_CLUSTER | METAL3, _) => "its addresses are not in the list",
             (INFRASTRUCTURE, "VSphereCluster" | "VSphereClusterTemplate") => {
                 "its vCenter and its endpoint are not in the list"
             }
             (INFRASTRUCTURE, "HAProxyLoadBalancer") => "its address is not in the list",
             (INFRASTRUCTURE, _) => "vCenter and addresses of its machines are not in the list",
-            (group, _) if group.ends_with(CORE) => {
-                "what it says is not in the list, and the list is not in it"
-            }
+            (CONTROL_PLANE | BOOTSTRAP, _) => "what it says is not in the list, and the list is not in it",
+            // Pools.
             _ => "its addresses are not in the list",
         };
         let message = format!("{} {} is not among the documents: {what}", reference.kind, reference.name);
@@ -673,20 +440,4 @@ fn first_host(net: IpNet) -> Option<IpAddr> {
         IpAddr::V6(own) => IpAddr::V6(u128::from(own).checked_add(1)?.into()),
     };
     net.contains(&address).then_some(address)
-}
-
-/// The labels of an object.
-struct MetadataLabels<'m>(&'m Json);
-
-// === impl MetadataLabels ===
-
-impl Labels for MetadataLabels<'_> {
-    fn label(&self, key: &str) -> Option<&str> {
-        self.0["metadata"]["labels"][key].as_str()
-    }
-
-    fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        let labels = self.0["metadata"]["labels"].as_object();
-        labels.into_iter().flatten().filter_map(|(key, value)| Some((&**key, value.as_str()?)))
-    }
 }

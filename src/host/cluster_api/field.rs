@@ -1,13 +1,16 @@
 //! Reading fields of objects: what is missing is nothing, what is of another type is an error that names the field, and
 //! what is a variable of clusterctl is told apart from both.
 
+use std::borrow::Cow;
+
 use serde_json::Value as Json;
 
 use super::{Finding, Object};
+use crate::host::variables::{has_reference, references};
 use crate::no_proxy::entry::{Entry, NameForm};
 
 /// A field of an object.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Field<'m> {
     pub(super) object: &'m Object,
     pub(super) index: usize,
@@ -129,11 +132,19 @@ impl<'m> Field<'m> {
         }
     }
 
+    /// Whether it is true; not if it is not there.
+    pub(super) fn truth(&self, report: &mut Report) -> bool {
+        match self.value {
+            Json::Bool(truth) if !self.is_cut => *truth,
+            _ => self.other("true or false", report).unwrap_or_default(),
+        }
+    }
+
     /// What is not as expected: nothing, a variable, or wrong.
     fn other<T>(&self, expected: &str, report: &mut Report) -> Option<T> {
         match self.value {
             Json::Null => {}
-            Json::String(text) if has_variable(text) => report.notes.push(self.unresolved()),
+            Json::String(text) if has_reference(text) => report.notes.push(self.unresolved()),
             _ if self.is_cut => report.wrong.push(self.expected("a mapping")),
             _ => report.wrong.push(self.expected(expected)),
         }
@@ -177,9 +188,9 @@ impl Place {
     }
 }
 
-/// Whether a text has a variable of clusterctl in it.
-pub(super) fn has_variable(text: &str) -> bool {
-    text.contains("${")
+/// A text in which variables are written in one way: clusterctl passes over blanks in `${ X }`.
+pub(super) fn in_one_way(text: &str) -> Cow<'_, str> {
+    if has_reference(text) && text.contains(' ') { text.replace(' ', "").into() } else { text.into() }
 }
 
 /// Whether a text with a variable can stand in a list: what separates entries must not be in a default.
@@ -207,7 +218,7 @@ pub(super) fn host(text: &str) -> Option<String> {
             _ => authority,
         }
     };
-    if has_variable(host) {
+    if has_reference(host) {
         return is_entry(host).then(|| host.to_owned());
     }
     match Entry::parse(host) {
@@ -219,20 +230,14 @@ pub(super) fn host(text: &str) -> Option<String> {
 
 /// Where something is for the first time, outside of variables.
 fn find(text: &str, what: &str) -> Option<usize> {
-    let mut depth = 0_usize;
-    let mut previous = '\0';
-    for (at, c) in text.char_indices() {
-        if depth == 0 && text[at..].starts_with(what) {
-            return Some(at);
+    let mut start = 0;
+    for reference in references(text) {
+        if let Some(at) = text[start..reference.range.start].find(what) {
+            return Some(start + at);
         }
-        match c {
-            '{' if depth > 0 || previous == '$' => depth += 1,
-            '}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        previous = c;
+        start = reference.range.end;
     }
-    None
+    text[start..].find(what).map(|at| start + at)
 }
 
 #[cfg(test)]
@@ -253,6 +258,7 @@ mod tests {
             ("https://${VSPHERE_SERVER:=vc.example}:443/sdk", Some("${VSPHERE_SERVER:=vc.example}")),
             ("${A:-${B}}.corp.example:6443", Some("${A:-${B}}.corp.example")),
             ("${LIST:=a,b}", None),
+            ("$${ESCAPED}", None),
             ("", None),
             ("*.corp.example", None),
             ("10.0.0.300", None),

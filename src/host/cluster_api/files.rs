@@ -6,7 +6,6 @@ use super::field::{Field, Report};
 use crate::manifest;
 
 /// A file of a configuration.
-#[derive(Debug)]
 pub(super) struct File<'m> {
     pub(super) field: Field<'m>,
     pub(super) path: &'m str,
@@ -14,7 +13,6 @@ pub(super) struct File<'m> {
 }
 
 /// What is in a file, as far as the configuration shows it.
-#[derive(Debug)]
 pub(super) enum Content {
     /// As it is written. Jinja and clusterctl read it before the host does.
     Plain(String),

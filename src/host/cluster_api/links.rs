@@ -1,23 +1,29 @@
 //! Which objects belong together: references by group, kind, namespace and name, whatever their versions.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
-use super::field::{Field, Place, Report};
+use super::field::{Field, Place, Report, in_one_way};
 use super::{BOOTSTRAP, CLUSTER_NAME, CONTROL_PLANE, CORE, Finding, INFRASTRUCTURE, Manifests, Object};
 
+/// A name or a namespace, with its variables in one way.
+type Text<'m> = Cow<'m, str>;
+
+/// Whose a worker or a configuration is: the place of a `Cluster`, or namespace and name of one that is not there.
+type Owner<'m> = (usize, Text<'m>, Text<'m>);
+
 /// The objects of a stream by their names.
-#[derive(Debug)]
 pub(super) struct Links<'m> {
     manifests: &'m Manifests,
-    by_name: HashMap<(&'m str, &'m str, &'m str, &'m str), Vec<usize>>,
+    by_name: HashMap<(&'m str, &'m str, Text<'m>, Text<'m>), Vec<usize>>,
     /// The namespace in which a name is, if it is in one only.
-    namespaces: HashMap<(&'m str, &'m str, &'m str), Option<&'m str>>,
+    namespaces: HashMap<(&'m str, &'m str, Text<'m>), Option<Text<'m>>>,
     by_kind: HashMap<(&'m str, &'m str), Vec<usize>>,
     groups: Vec<Members<'m>>,
 }
 
 /// What belongs to a group.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Members<'m> {
     /// The `Cluster`; more than one if the stream has it more than once.
     pub(super) clusters: Vec<usize>,
@@ -36,7 +42,7 @@ pub(super) struct Members<'m> {
 }
 
 /// A reference to an object.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Reference<'m> {
     pub(super) group: &'m str,
     pub(super) kind: &'m str,
@@ -80,14 +86,15 @@ impl<'m> Links<'m> {
     }
 
     fn add(&mut self, index: usize, object: &'m Object) {
-        let (group, kind, name) = (&*object.group, &*object.kind, &*object.name);
-        let namespace = if CLUSTER_SCOPED.contains(&&*object.kind) { "" } else { object.namespace.as_str() };
-        self.by_name.entry((group, kind, namespace, name)).or_default().push(index);
-        self.by_kind.entry((group, kind)).or_default().push(index);
-        let only = self.namespaces.entry((group, kind, name)).or_insert(Some(namespace));
-        if *only != Some(namespace) {
+        let (group, kind, name) = (&*object.group, &*object.kind, in_one_way(&object.name));
+        let is_scoped = CLUSTER_SCOPED.contains(&&*object.kind);
+        let namespace = if is_scoped { Text::default() } else { in_one_way(&object.namespace) };
+        let only = self.namespaces.entry((group, kind, name.clone())).or_insert(Some(namespace.clone()));
+        if *only != Some(namespace.clone()) {
             *only = None;
         }
+        self.by_name.entry((group, kind, namespace, name)).or_default().push(index);
+        self.by_kind.entry((group, kind)).or_default().push(index);
     }
 
     /// The groups, in the order of the stream.
@@ -111,12 +118,13 @@ impl<'m> Links<'m> {
         namespace: &'a str,
         name: &'a str,
     ) -> &'a [usize] {
-        let exact = |namespace: &'a str| self.by_name.get(&(group, kind, namespace, name));
+        let (namespace, name) = (in_one_way(namespace), in_one_way(name));
+        let exact = |namespace: Text<'a>| self.by_name.get(&(group, kind, namespace, name.clone()));
         let other = || {
-            let only = || self.namespaces.get(&(group, kind, name)).copied().flatten();
-            if namespace.is_empty() { only() } else { Some("") }
+            let only = || self.namespaces.get(&(group, kind, name.clone())).cloned().flatten();
+            if namespace.is_empty() { only() } else { Some(Text::default()) }
         };
-        let found = exact(namespace).or_else(|| other().and_then(exact));
+        let found = exact(namespace.clone()).or_else(|| other().and_then(exact));
         found.map_or(&[], Vec::as_slice)
     }
 
@@ -131,7 +139,7 @@ impl<'m> Links<'m> {
 
     fn link(&mut self, report: &mut Report) {
         let objects = self.manifests.objects();
-        let mut workers: BTreeMap<(usize, &'m str, &'m str), Vec<usize>> = BTreeMap::new();
+        let mut workers: BTreeMap<Owner<'m>, Vec<usize>> = BTreeMap::new();
         for (kind, _) in WORKERS {
             for &index in self.of_kind(CORE, kind) {
                 let name = self.field(index).at("spec.clusterName").text(report);
@@ -140,7 +148,7 @@ impl<'m> Links<'m> {
                 }
             }
         }
-        let mut labelled: BTreeMap<(usize, &'m str, &'m str), Vec<usize>> = BTreeMap::new();
+        let mut labelled: BTreeMap<Owner<'m>, Vec<usize>> = BTreeMap::new();
         let is_configuration = |index: &usize| objects[*index].configuration().is_some();
         let configurations: Vec<usize> = (0..objects.len()).filter(is_configuration).collect();
         for &index in &configurations {
@@ -161,7 +169,7 @@ impl<'m> Links<'m> {
             for &index in same {
                 self.cluster(index, &mut members, &mut direct, report);
             }
-            let key = (index, "", "");
+            let key = (index, Text::default(), Text::default());
             members.workers = workers.remove(&key).unwrap_or_default();
             self.workers(&mut members, Some(index), &mut direct, report);
             members.configurations.extend(labelled.remove(&key).unwrap_or_default());
@@ -319,11 +327,11 @@ impl<'m> Links<'m> {
     }
 
     /// The cluster of this name; by its place if it is in the stream, else by its name.
-    fn owner(&self, index: usize, name: &'m str) -> (usize, &'m str, &'m str) {
+    fn owner(&self, index: usize, name: &'m str) -> Owner<'m> {
         let namespace = &*self.manifests.objects()[index].namespace;
         match self.find(CORE, "Cluster", namespace, name) {
-            [first, ..] => (*first, "", ""),
-            [] => (usize::MAX, namespace, name),
+            [first, ..] => (*first, Text::default(), Text::default()),
+            [] => (usize::MAX, in_one_way(namespace), in_one_way(name)),
         }
     }
 

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Subnets};
 
-use super::field::{Field, Place, Report, has_variable, is_entry};
+use super::field::{Field, Place, Report, is_entry};
 use super::links::Links;
 use super::{Finding, Manifests, NodeRanges, Object};
+use crate::host::variables::has_reference;
 
 /// The group of the in-cluster IPAM provider.
-pub(super) const IN_CLUSTER: &str = "ipam.cluster.x-k8s.io";
+const IN_CLUSTER: &str = "ipam.cluster.x-k8s.io";
 /// The group of metal3's IP address manager.
-pub(super) const METAL3: &str = "ipam.metal3.io";
+const METAL3: &str = "ipam.metal3.io";
 
 /// The label of a template that names a pool of metal3, for capv-static-ip.
 const POOL_NAME: &str = "cluster.x-k8s.io/ip-pool-name";
@@ -140,12 +141,12 @@ fn in_cluster(spec: &Field<'_>, report: &mut Report) -> Pool {
     let mut pool = Pool::default();
     let mut part = Part {
         gateway: spec.at("gateway").address(report),
-        has_reserved: spec.at("allocateReservedIPAddresses").value.as_bool().unwrap_or_default(),
+        has_reserved: spec.at("allocateReservedIPAddresses").truth(report),
         ..Part::default()
     };
     for field in spec.at("addresses").items(report) {
         match field.text(report) {
-            Some(text) if has_variable(text) && is_entry(text) => {
+            Some(text) if has_reference(text) && is_entry(text) => {
                 pool.variables.push((text.to_owned(), field.place()));
             }
             _ => part.ranges.extend(field.range(report)),
@@ -167,7 +168,7 @@ fn prefixes(spec: &Field<'_>, report: &mut Report) -> Pool {
     let mut part = Part { is_prefixes: true, has_reserved: true, ..Part::default() };
     for field in spec.at("prefixes").items(report) {
         match field.text(report) {
-            Some(text) if has_variable(text) && is_entry(text) => {
+            Some(text) if has_reference(text) && is_entry(text) => {
                 pool.variables.push((text.to_owned(), field.place()));
             }
             _ => part.ranges.extend(field.range(report)),
@@ -306,12 +307,12 @@ impl Part {
         }
     }
 
-    /// The network of a prefix around the gateway, or around the first address where no gateway is given. The gateway
-    /// comes first because it stays when addresses come and go.
+    /// The network of a prefix around the first address, as the in-cluster provider infers it; around the gateway of a pool
+    /// that has no address yet.
     fn subnet_by(&mut self, prefix: Option<u8>, field: &Field<'_>, report: &mut Report) {
         let (None, Some(prefix)) = (&self.subnet, prefix) else { return };
         let lowest = self.ranges.iter().map(|(range, _)| range.from).min();
-        let Some(address) = self.gateway.or(lowest) else { return };
+        let Some(address) = lowest.or(self.gateway) else { return };
         match IpNet::new(address, prefix) {
             Ok(net) => self.subnet = Some((net.trunc(), field.place())),
             Err(_) => report.wrong.push(field.expected("the length of a prefix, up to 32 for IPv4")),
@@ -438,7 +439,7 @@ impl Field<'_> {
         let text = self.text(report)?;
         let parsed = parse(text.trim());
         if parsed.is_none() {
-            if has_variable(text) {
+            if has_reference(text) {
                 report.notes.push(self.unresolved());
             } else {
                 report.wrong.push(self.expected(expected));

@@ -15,7 +15,13 @@ pub struct Rule {
 
 /// All rules, in the order of their names. Rules about proxy variables themselves are those of [`crate::lint::RULES`], of
 /// which those apply here that need more than a preset: E7 and W8.
-pub static RULES: [Rule; 21] = [
+pub static RULES: [Rule; 22] = [
+    Rule {
+        name: "dropped-networking",
+        title: "A configuration says networks that Cluster API drops",
+        why: "`clusterConfiguration.networking` is gone with v1beta2, which Cluster API has used since 1.11 whatever version a document is written in: then the networks are those of the `Cluster`, or kubeadm's defaults. Earlier ones prefer it to the `Cluster`. The list has both.",
+        write: "`clusterNetwork` of the `Cluster`, and nothing here.",
+    },
     Rule {
         name: "early-download",
         title: "A command downloads before the proxy is set up",
@@ -32,7 +38,7 @@ pub static RULES: [Rule; 21] = [
         name: "jinja",
         title: "cloud-init reads Jinja in a file or command about proxies",
         why: "Cluster API's user data is a Jinja template. `{{`, `{%` and `{#` in a plain file or a command are read as one, also in `${#array[@]}` of a shell; if that fails, cloud-init drops all of the user data, and no node comes up.",
-        write: "The file with `encoding: base64`, which Jinja does not touch; in a command, a space between the two characters.",
+        write: "The file with `encoding: base64`, which Jinja does not touch; a command as a script in such a file.",
     },
     Rule {
         name: "left-to-the-cluster",

@@ -42,7 +42,7 @@ fn a_cluster_says_its_networks_and_what_it_does_not_say_is_kubeadms_default() {
 }
 
 #[test]
-fn a_configuration_of_v1beta1_says_networks_in_the_place_of_the_cluster() {
+fn a_configuration_of_v1beta1_says_networks_beside_those_of_the_cluster() {
     let mut cluster = cluster("c");
     cluster["spec"]["clusterNetwork"] = Json::Null;
     let networking = json!({"serviceSubnet": "172.30.0.0/16, fd00:2::/112", "podSubnet": "172.31.0.0/16", "dnsDomain": "k8s.corp"});
@@ -50,9 +50,17 @@ fn a_configuration_of_v1beta1_says_networks_in_the_place_of_the_cluster() {
     let group = derived(&objects(&[cluster, control_plane("c", &config)])).remove(0);
     assert_eq!(
         texts(&group, FactSource::ClusterNetwork),
-        ["172.30.0.0/16", "172.30.0.1", "fd00:2::/112", "fd00:2::1", "172.31.0.0/16"]
+        [
+            "10.96.0.0/12",
+            "10.96.0.1",
+            "172.30.0.0/16",
+            "172.30.0.1",
+            "fd00:2::/112",
+            "fd00:2::1",
+            "172.31.0.0/16"
+        ]
     );
-    assert_eq!(texts(&group, FactSource::ServiceDomain), [".svc", ".k8s.corp"]);
+    assert_eq!(texts(&group, FactSource::ServiceDomain), [".svc", ".cluster.local", ".k8s.corp"]);
     assert_eq!(texts(&group, FactSource::ControlPlaneEndpoint), ["api.corp.example"]);
 }
 
