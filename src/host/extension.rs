@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::cluster_api::{
     self, CONTROL_PLANE, CORE, FactSource, Finding, Group, Manifests, NodeRanges, Object, Source, groups,
 };
-use super::node::{APPLY, Node, Options, StaticPods, System, is_path_of_reach};
+use super::node::{APPLY, Certificate, Node, Options, StaticPods, System, is_path_of_reach};
 use super::patch::{self, Wanted};
 use super::targets::Unit;
 use super::values::{self, Secrets, Setting, Surroundings};
@@ -568,7 +568,7 @@ impl Hook {
 // === impl Settings ===
 
 impl Settings {
-    /// Names and values are those of the options of `reach host patch`.
+    /// Names and values are those of the options of `reach host patch`; certificates stand there themselves, as no file is there.
     fn read(settings: &BTreeMap<String, String>) -> Result<Self, Vec<String>> {
         let mut read = Self { options: Options::default(), facts: cluster_api::Options::default() };
         let mut errors = Vec::new();
@@ -582,7 +582,13 @@ impl Settings {
                     .map_err(|e| e.to_string()),
                 "without" => list(text, |name| FactSource::from_str(name).map_err(|error| error.to_string()))
                     .map(|without| read.facts.without = without),
-                _ => Err("expected one of unit, os, static-pods, node-ranges, without".to_owned()),
+                "ca-certificates" => Certificate::read("ca", text)
+                    .map(|certificates| read.options.certificates = certificates)
+                    .ok_or_else(|| "expected certificates in PEM and nothing else".to_owned()),
+                _ => {
+                    Err("expected one of unit, os, static-pods, ca-certificates, node-ranges, without"
+                        .to_owned())
+                }
             };
             errors.extend(set.err().map(|error| format!("settings, {name}: {error}")));
         }

@@ -311,7 +311,19 @@ fn settings_are_the_options_of_the_command_line() {
     assert_eq!(
         failure(Hook::GeneratePatches, None, &items(), &json!({"units": "a", "unit": "contained"})),
         "reach: settings, unit: expected one of containerd, crio, docker, kubelet; settings, units: expected one of unit, \
-         os, static-pods, node-ranges, without"
+         os, static-pods, ca-certificates, node-ranges, without"
+    );
+}
+
+#[test]
+fn certificates_stand_in_the_settings() {
+    let made = crate::certs::self_made(&["localhost".to_owned()]).unwrap();
+    let objects = generated(None, &corporate(), &json!({"ca-certificates": made.ca_pem}));
+    let content = file(&objects["u-3"], "/etc/reach/ca/ca.crt").expect("the certificate");
+    assert!(content.contains(made.ca_pem.trim()), "{content}");
+    assert_eq!(
+        failure(Hook::GeneratePatches, None, &items(), &json!({"ca-certificates": "/etc/ssl/corporate.pem"})),
+        "reach: settings, ca-certificates: expected certificates in PEM and nothing else"
     );
 }
 
