@@ -443,7 +443,7 @@ fn too_long() -> Answer {
 }
 
 /// Reads the body, up to its limit.
-async fn read<B>(request: Request<B>) -> Result<Bytes, Answer>
+pub(crate) async fn read<B>(request: Request<B>) -> Result<Bytes, Answer>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
 {

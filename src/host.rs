@@ -6,6 +6,7 @@
 
 pub mod class;
 pub mod cluster_api;
+pub mod extension;
 pub mod node;
 pub mod patch;
 pub mod render;

@@ -11,6 +11,7 @@ pub mod certs; // the serving certificate
 pub mod cli; // one file per command
 pub mod clients; // how HTTP clients read their proxy variables
 mod expansion; // $(NAME) in values
+pub mod hooks; // Cluster API's Runtime Hooks over HTTP
 pub mod host; // the same presets as files of a host
 pub mod inject; // the engine: pod + presets -> what to add
 pub mod lease; // a Lease, taken when there is something to do

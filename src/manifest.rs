@@ -43,6 +43,7 @@ mod tests;
 
 use std::sync::OnceLock;
 
+use serde::Serialize;
 use serde_json::Value;
 
 pub use locate::Place;
@@ -71,7 +72,8 @@ pub struct Document<'a> {
 }
 
 /// One RFC 6902 operation. Its path is an RFC 6901 JSON pointer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
 pub enum Operation {
     /// Puts a value there. A member that exists is replaced, an index of an
     /// array inserts in front of the item that is there, and `-` appends.

@@ -33,6 +33,88 @@ enum Expect {
 }
 use Expect::{Injected, Status, Unchanged};
 
+// === hooks of Cluster API ===
+
+const HOOKS: &str = "/hooks.runtime.cluster.x-k8s.io/v1alpha1";
+
+/// Sends a hook's request as Cluster API does: with a time limit, and without a media type.
+fn hook(reach: &Reach, path: &str, body: &Value) -> Reply {
+    let path = format!("{HOOKS}/{path}?timeout=10s");
+    reach.send(&request("POST", &path, "", body.to_string())).expect("a reply")
+}
+
+fn hook_request(kind: &str, more: &Value) -> Value {
+    let mut request = json!({"apiVersion": &HOOKS[1..], "kind": kind});
+    for (field, value) in more.as_object().expect("fields") {
+        request[field] = value.clone();
+    }
+    request
+}
+
+#[test]
+fn hooks_of_cluster_api_are_answered_beside_the_webhook_where_they_are_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let env = json!([
+        {"name": "http_proxy", "value": "http://me:s3cret@proxy.corp.example:3128", "mergeStrategy": "Replace"},
+    ]);
+    fs::write(folder.path().join("preset.yaml"), preset("corporate", &env).to_string()).unwrap();
+    let reach = Reach::start([
+        "--presets".as_ref(),
+        folder.path().as_os_str(),
+        "--cluster-api-hooks".as_ref(),
+        "--log=debug".as_ref(),
+    ]);
+    assert!(reach.stdout().contains(&format!("hooks    https://{}{HOOKS}\n", reach.webhook)));
+
+    let reply = hook(&reach, "discovery", &hook_request("DiscoveryRequest", &json!({})));
+    assert_eq!((reply.status, &reply.json()["status"]), (200, &json!("Success")));
+    assert_eq!(reply.json()["handlers"].as_array().map(Vec::len), Some(3));
+
+    let template = json!({
+        "apiVersion": "bootstrap.cluster.x-k8s.io/v1beta2",
+        "kind": "KubeadmConfigTemplate",
+        "metadata": {"name": "worker", "namespace": "classes"},
+        "spec": {"template": {"spec": {}}},
+    });
+    let holder = json!({
+        "apiVersion": "cluster.x-k8s.io/v1beta2",
+        "kind": "MachineDeployment",
+        "namespace": "prod",
+        "name": "web-md-0",
+        "fieldPath": "spec.template.spec.bootstrap.configRef",
+    });
+    let generate = |proxy: Value| {
+        let builtin = json!({"cluster": {"name": "web", "namespace": "prod"}});
+        let variables = json!([{"name": "builtin", "value": builtin}, {"name": "proxy", "value": proxy}]);
+        let items = json!([{"uid": "u-1", "holderReference": holder, "object": template}]);
+        hook_request("GeneratePatchesRequest", &json!({"variables": variables, "items": items}))
+    };
+    let reply = hook(&reach, "generatepatches/generate-patches", &generate(json!({})));
+    let response = reply.json();
+    assert_eq!(response["items"][0]["uid"], "u-1", "{response}");
+    let reply = hook(&reach, "generatepatches/generate-patches", &generate(json!({"presets": ["nobody"]})));
+    assert_eq!(
+        reply.json()["message"],
+        "reach: there is no ClusterPodPreset nobody: expected one of corporate"
+    );
+    // What clients must not send.
+    for (path, body, status) in [
+        ("generatepatches/other", json!({}), 404),
+        ("generatepatches/generate-patches", json!([]), 400),
+        ("discovery", hook_request("GeneratePatchesRequest", &json!({})), 400),
+    ] {
+        assert_eq!(hook(&reach, path, &body).status, status, "{path}");
+    }
+    let get = reach.send(&request("GET", &format!("{HOOKS}/discovery"), "", "")).expect("a reply");
+    assert_eq!(get.status, 405);
+    serves_well(&reach, "hooks");
+    assert!(!reach.stderr().contains("s3cret"), "{}", reach.stderr());
+
+    let without = serve();
+    let reply = hook(&without, "discovery", &hook_request("DiscoveryRequest", &json!({})));
+    assert_eq!(reply.status, 404);
+}
+
 // === bad requests ===
 
 #[test]

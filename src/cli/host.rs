@@ -8,7 +8,6 @@ use std::sync::Arc;
 use clap::Subcommand;
 use k8s_openapi::api::core::v1;
 use kube::Api;
-use pem::{EncodeConfig, LineEnding, Pem};
 
 use super::Failure;
 use super::input::{self, PresetSource};
@@ -191,23 +190,10 @@ fn certificates(files: &[PathBuf]) -> Result<Vec<Certificate>, Failure> {
                 continue;
             }
         };
-        let is_certificate = |pem: &Pem| {
-            pem.tag() == "CERTIFICATE" && x509_parser::parse_x509_certificate(pem.contents()).is_ok()
-        };
-        let found = pem::parse_many(&text).unwrap_or_default();
-        if found.is_empty() || !found.iter().all(is_certificate) {
-            errors.push(format!("{}: expected certificates in PEM and nothing else", file.display()));
-            continue;
-        }
         let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        // It becomes a part of paths, in a script too.
-        let stem: String =
-            stem.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
-        let several = found.len() > 1;
-        for (number, certificate) in found.iter().enumerate() {
-            let name = if several { format!("{stem}-{}", number + 1) } else { stem.clone() };
-            let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
-            certificates.push(Certificate { name, pem: pem::encode_config(certificate, lines) });
+        match Certificate::read(&stem, &text) {
+            Some(found) => certificates.extend(found),
+            None => errors.push(format!("{}: expected certificates in PEM and nothing else", file.display())),
         }
     }
     if errors.is_empty() { Ok(certificates) } else { Err(Failure::Messages(errors)) }

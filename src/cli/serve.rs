@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+use futures::future::Either;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use rustls::pki_types::ServerName;
@@ -21,6 +22,8 @@ use crate::admin::Admin;
 use crate::admission::{Admission, PATH};
 use crate::certs::clients::ClientVerifier;
 use crate::certs::{self, CertMetrics, CertResolver, files, managed, secret};
+use crate::hooks::Hooks;
+use crate::host::extension::API_VERSION;
 use crate::lease::Lease;
 use crate::presets::cluster::status;
 use crate::presets::sources::{Accounts, Sources, Watched};
@@ -68,6 +71,9 @@ pub struct Arguments {
     certificate: CertificateOptions,
     #[command(flatten)]
     registration: RegistrationOptions,
+    /// Also answer Cluster API's Runtime Hooks, at the address of the webhook: hosts of ClusterClass clusters get the proxy of presets
+    #[arg(long, env = "REACH_CLUSTER_API_HOOKS")]
+    cluster_api_hooks: bool,
     /// CA certificates of clients as PEM, reloaded when they change; without it, anybody may call
     #[arg(long, value_name = "FILE", env = "REACH_CLIENT_CA", help_heading = "Clients")]
     client_ca: Option<PathBuf>,
@@ -218,6 +224,7 @@ async fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
         .await
         .with_context(|| "--admin-listen")?;
 
+    let hooks = arguments.cluster_api_hooks.then(|| Hooks::new(Arc::clone(&presets)));
     let admission = Admission::new(Arc::clone(&presets), ReviewMetrics::register(&mut registry));
     let admission = admission.service();
     let status =
@@ -225,8 +232,11 @@ async fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
 
     announce(&arguments, &webhook, &admin, ca.as_deref())?;
     let now = stop_signals(drain.clone())?;
-    let served =
-        async { tokio::join!(webhook.serve(admission, drain.clone()), admin.serve(status, drain.clone())) };
+    let webhook = match hooks {
+        Some(hooks) => Either::Left(webhook.serve(hooks.in_front_of(admission), drain.clone())),
+        None => Either::Right(webhook.serve(admission, drain.clone())),
+    };
+    let served = async { tokio::join!(webhook, admin.serve(status, drain.clone())) };
     tokio::select! {
         _ = served => {}
         () = now => {}
@@ -415,6 +425,9 @@ fn announce(arguments: &Arguments, webhook: &Bound, admin: &Bound, ca: Option<&s
         webhook.address(),
         admin.address()
     );
+    if arguments.cluster_api_hooks {
+        let _ = writeln!(text, "hooks    https://{}/{API_VERSION}", webhook.address());
+    }
     if io::stdout().is_terminal() {
         let trust = match (&arguments.certificate.ca_out, ca) {
             (Some(file), Some(_)) => format!("--cacert {}", file.display()),

@@ -3,6 +3,8 @@
 //! One file holds the variables ([`Target::EnvironmentFile`]), and one script what has to be done once the files are
 //! there, so that a command of a `KubeadmConfig` is a line in which neither clusterctl nor Jinja finds anything to replace.
 
+use pem::{EncodeConfig, LineEnding, Pem};
+
 use super::targets::{END, MARK, Target, Unit, Unwritable};
 use super::values::Setting;
 
@@ -89,6 +91,30 @@ pub struct Node {
     pub files: Vec<File>,
     /// Commands that run before kubeadm, in order.
     pub commands: Vec<&'static str>,
+}
+
+impl Certificate {
+    /// The certificates of a text, one by one; `None` where there are none, or anything else. `name` becomes a part of paths,
+    /// so what would have a meaning there is replaced.
+    #[must_use]
+    pub fn read(name: &str, text: &str) -> Option<Vec<Self>> {
+        let is_certificate = |pem: &Pem| {
+            pem.tag() == "CERTIFICATE" && x509_parser::parse_x509_certificate(pem.contents()).is_ok()
+        };
+        let found = pem::parse_many(text).unwrap_or_default();
+        if found.is_empty() || !found.iter().all(is_certificate) {
+            return None;
+        }
+        let stem: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
+        let several = found.len() > 1;
+        let certificate = |(number, certificate): (usize, &Pem)| {
+            let name = if several { format!("{stem}-{}", number + 1) } else { stem.clone() };
+            let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
+            Self { name, pem: pem::encode_config(certificate, lines) }
+        };
+        Some(found.iter().enumerate().map(certificate).collect())
+    }
 }
 
 impl Node {

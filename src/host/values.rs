@@ -257,7 +257,7 @@ fn value(
 }
 
 /// Whether it says with which protocol a proxy is spoken to, and where.
-fn is_url(value: &str) -> bool {
+pub(super) fn is_url(value: &str) -> bool {
     let Written { scheme, host, .. } = Written::read(value);
     scheme.is_some() && !host.is_empty()
 }

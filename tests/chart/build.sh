@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Provides what checks the chart: kubeconform and promtool, at the versions that go.mod pins, and the files of the modules
-# in modules.txt: the APIs of several Kubernetes versions, and the CRDs of cert-manager and of the Prometheus operator.
+# in modules.txt: the APIs of several Kubernetes versions, and the CRDs of cert-manager, Cluster API and the Prometheus operator.
 #
 # Prints one line on standard output, a folder that holds kubeconform, promtool and files/; all else goes to standard
 # error. They are built once for the same pins, into REACH_TEST_CACHE (by default reach/ in the user's cache folder): about
@@ -31,6 +31,7 @@ files() {
     case $module in
     k8s.io/kubernetes) cp -- "$source/api/openapi-spec/swagger.json" "$unfinished/kubernetes-${version#v}.json" ;;
     github.com/cert-manager/cert-manager) cp -- "$source"/deploy/crds/cert-manager.io_{certificates,issuers}.yaml "$unfinished/" ;;
+    sigs.k8s.io/cluster-api) cp -- "$source/core/config/crd/bases/runtime.cluster.x-k8s.io_extensionconfigs.yaml" "$unfinished/" ;;
     */prometheus-operator)
       cp -- "$source"/example/prometheus-operator-crd/monitoring.coreos.com_{prometheusrules,servicemonitors}.yaml "$unfinished/"
       ;;

@@ -85,6 +85,11 @@ fn combinations() -> Vec<Value> {
         },
         "listenAddress": "[::]",
         "clientAuth": {"enabled": true, "caConfigMap": "api-server-ca", "names": ["kube-apiserver", "front-proxy"]},
+        "clusterApiHooks": {
+            "enabled": true,
+            "settings": {"unit": "containerd,kubelet", "static-pods": "explicit"},
+            "namespaceSelector": {"matchLabels": {"example.com/team": "platform"}},
+        },
         "serviceAccount": {"name": "injector", "annotations": {"example.com/owner": "platform"}},
         "service": {"annotations": {"example.com/owner": "platform"}},
         "networkPolicy": {"webhookFrom": [{"ipBlock": {"cidr": "10.0.0.0/24", "except": ["10.0.0.7/32"]}}]},
@@ -229,6 +234,41 @@ pub fn visit(value: &Value, visitor: &mut impl FnMut(&str, &Value)) {
         Value::Array(items) => items.iter().for_each(|item| visit(item, visitor)),
         _ => {}
     }
+}
+
+#[test]
+fn cluster_api_is_told_of_hooks_that_are_served_and_of_the_ca_that_signs_for_them() {
+    let mut told = 0;
+    for rendering in RENDERINGS.iter() {
+        let container = &rendering.only("Deployment")["spec"]["template"]["spec"]["containers"][0];
+        let arguments = strings(&container["args"]);
+        let enabled = rendering.value("/clusterApiHooks/enabled") == true;
+        assert_eq!(arguments.contains(&"--cluster-api-hooks"), enabled, "with {}", rendering.values);
+        if !enabled {
+            assert!(rendering.of_kind("ExtensionConfig").is_empty(), "with {}", rendering.values);
+            continue;
+        }
+        told += 1;
+        let config = rendering.only("ExtensionConfig");
+        let name = &rendering.only("Service")["metadata"]["name"];
+        assert_eq!(config["metadata"]["name"], *name);
+        assert_eq!(
+            config["spec"]["clientConfig"],
+            json!({"service": {"name": name, "namespace": NAMESPACE, "port": 443}})
+        );
+        let of = |flag: &str| arguments.iter().find_map(|argument| argument.strip_prefix(flag));
+        let secret = of("--ca-secret=").or(of("--tls-secret=")).expect("a Secret");
+        assert_eq!(
+            config["metadata"]["annotations"]["runtime.cluster.x-k8s.io/inject-ca-from-secret"],
+            format!("{NAMESPACE}/{secret}")
+        );
+        assert_eq!(&config["spec"]["settings"], rendering.value("/clusterApiHooks/settings"));
+        assert_eq!(
+            &config["spec"]["namespaceSelector"],
+            rendering.value("/clusterApiHooks/namespaceSelector")
+        );
+    }
+    assert!(told > 0);
 }
 
 #[test]
