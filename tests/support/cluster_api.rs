@@ -160,7 +160,7 @@ impl ClusterApi {
         layout.write_certificate();
         management.apply(&json!(stand_ins()));
         for provider in &PROVIDERS {
-            let crds = layout.manifests(provider).join("crds");
+            let crds = Layout::manifests(provider).join("crds");
             management.ask(&["apply", "--server-side", "-f", super::helm::text(&crds)]);
         }
         let launcher = Launcher::new();
@@ -232,7 +232,7 @@ impl ClusterApi {
 // === impl Layout ===
 
 impl Layout {
-    fn manifests(&self, provider: &Provider) -> PathBuf {
+    fn manifests(provider: &Provider) -> PathBuf {
         PROGRAMS.join("manifests").join(provider.name)
     }
 
@@ -277,7 +277,7 @@ impl Layout {
                 "caBundle": STANDARD.encode_to_string(self.ca.pem.as_bytes()),
             })
         };
-        let manifests = self.manifests(provider);
+        let manifests = Layout::manifests(provider);
         let mut objects: Vec<_> = files(&manifests.join("crds"))
             .iter()
             .map(|path| {
