@@ -254,14 +254,21 @@ fn file_item(class: &Value, file: &File, variables: &[String]) -> Result<Item, P
     Ok(Item::Template(text))
 }
 
+/// Whether a class says of each cluster where its API server is.
+#[must_use]
+pub fn knows_endpoint(class: &Value) -> bool {
+    defines(class, VARIABLES[0].0)
+}
+
+fn defines(class: &Value, name: &str) -> bool {
+    let mut variables = class["spec"]["variables"].as_array().into_iter().flatten();
+    variables.any(|variable| variable["name"] == name)
+}
+
 /// The Go template of a file: base64 is made by Cluster API, after clusterctl has filled in its variables.
 fn template(class: &Value, file: &File) -> String {
-    let defines = |name: &str| {
-        let mut variables = class["spec"]["variables"].as_array().into_iter().flatten();
-        variables.any(|variable| variable["name"] == name)
-    };
     let mut text = ENTRIES.to_owned();
-    for (_, entry) in VARIABLES.iter().filter(|(name, _)| defines(name)) {
+    for (_, entry) in VARIABLES.iter().filter(|(name, _)| defines(class, name)) {
         text.push_str(entry);
     }
     // An interpreted string of Go takes every escape of JSON that is written.

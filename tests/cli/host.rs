@@ -119,7 +119,7 @@ fn a_patched_cluster_has_the_files_and_the_command_and_the_addresses_of_the_clus
         ]
     );
     let list = no_proxy(&after);
-    for entry in ["10.20.0.10", "vcenter-1.infra.example", "vcenter-2.infra.example", "10.96.0.1", ".svc"] {
+    for entry in ["10.20.0.10", "vcenter.infra.example", "10.96.0.1", ".svc"] {
         assert!(list.iter().any(|own| own == entry), "{entry}: {list:?}");
     }
     golden("host-no-proxy.txt", &host("no-proxy", &example("vsphere"), &[]).succeeded());
@@ -404,6 +404,26 @@ fn bad_input_is_told_with_its_place_and_loses_nothing() {
     // Other kinds are nobody's business here.
     let other = "# ours\nkind: Whatever\na: {b: [1,   2]}";
     assert_eq!(patch(other, &[]), other);
+}
+
+#[test]
+fn what_a_class_cannot_know_is_said() {
+    let class = example("clusterclass");
+    assert_eq!(host("patch", &class, &[]).stderr, "");
+    let unknown = class.replace("controlPlaneIpAddr", "vip");
+    let told = host("patch", &unknown, &[]).stderr;
+    assert!(told.contains("has no variable controlPlaneIpAddr"), "{told}");
+    let without: Vec<&str> = documents(&class)
+        .iter()
+        .filter(|document| {
+            let kind = document.read().unwrap().unwrap_or_default()["kind"].clone();
+            kind != "ClusterClass" && kind != "Cluster"
+        })
+        .map(|document| document.text)
+        .collect();
+    let run = host("patch", &without.concat(), &[]);
+    assert!(run.stderr.contains("its ClusterClass is not in the stream"), "{}", run.stderr);
+    assert!(run.succeeded().contains("/etc/reach/proxy.env"), "the template is patched");
 }
 
 #[test]

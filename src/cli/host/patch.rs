@@ -131,9 +131,11 @@ impl Work<'_> {
     }
 
     fn group(&mut self, group: &Group) {
-        self.warnings.extend(group.notes.iter().map(ToString::to_string));
         let objects = self.stream.manifests.objects();
         let of_class = group.class.filter(|_| group.cluster.is_none());
+        // What a class leaves to its clusters, the patch takes from each of them.
+        let notes = group.notes.iter().filter(|note| of_class.is_none() || note.rule != LEFT_TO_THE_CLUSTER);
+        self.warnings.extend(notes.map(ToString::to_string));
         let namespace = group
             .cluster
             .or(group.configurations.first().copied())
@@ -180,7 +182,7 @@ impl Work<'_> {
                 None => (&for_workers, &[][..]),
             };
             let wanted = Wanted { node, secret: secret.as_deref(), variables: &known.variables, extra_envs };
-            self.object(index, &wanted);
+            self.object(index, group.class.is_none(), &wanted);
         }
         if let Some(index) = of_class {
             let wanted = Wanted {
@@ -256,8 +258,15 @@ impl Work<'_> {
         }
     }
 
-    fn object(&mut self, index: usize, wanted: &Wanted<'_>) {
+    fn object(&mut self, index: usize, group_has_no_class: bool, wanted: &Wanted<'_>) {
         let object = &self.stream.manifests.objects()[index];
+        if object.kind == "KubeadmControlPlaneTemplate" && group_has_no_class && !wanted.node.files.is_empty()
+        {
+            self.warnings.push(format!(
+                "{}, {object}: its ClusterClass is not in the stream; if a patch of the class empties `files`, as those of the vSphere provider do, nothing of reach is left: give the class too, which then gets a patch",
+                object.source
+            ));
+        }
         let Some(field) =
             object.configuration().filter(|_| ["v1beta1", "v1beta2"].contains(&&*object.version))
         else {
@@ -281,7 +290,15 @@ impl Work<'_> {
             of_group.into_iter().find(is_it).map(|object| &object.value)
         };
         match class::patch(&object.value, template, wanted) {
-            Ok(operations) => self.edit(index, operations),
+            Ok(operations) => {
+                if !wanted.node.files.is_empty() && !class::knows_endpoint(&object.value) {
+                    self.warnings.push(format!(
+                        "{}, {object}: the class has no variable controlPlaneIpAddr, so the address of the API server is not in the list: write it, or its network, into a preset",
+                        object.source
+                    ));
+                }
+                self.edit(index, operations);
+            }
             Err(errors) => self.fail(object, &errors),
         }
     }
@@ -370,6 +387,9 @@ impl Work<'_> {
         (texts, changed)
     }
 }
+
+/// The rule of notes about what is known of each cluster of a class only.
+const LEFT_TO_THE_CLUSTER: &str = "left-to-the-cluster";
 
 /// What Cluster API puts into user data besides, in bytes: the keys and certificates of a control plane, and kubeadm's
 /// configuration.
