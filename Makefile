@@ -26,6 +26,7 @@ test: requirements fmt-check clippy workflows image-archive ## Everything: forma
 	if tests/node/packages.sh; then tests/node/build.sh >/dev/null; fi
 	tests/chart/build.sh >/dev/null
 	tests/cert-manager/build.sh >/dev/null
+	tests/cluster-api/build.sh >/dev/null
 	@# All of it, so that one run shows everything that fails.
 	$(CARGO) test --locked --no-fail-fast
 	@# Last, so that nobody overlooks what was not run; a failure with CI=true.

@@ -1,14 +1,11 @@
 //! How long `reach inject` takes for a long stream of manifests.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-
-use super::process::{folder, reach};
-use super::report::{Row, median};
+use super::process::{command_runs, folder};
+use super::report::Row;
 
 /// Documents in the stream.
 const DOCUMENTS: usize = 10_000;
@@ -24,36 +21,15 @@ pub fn measure() -> Vec<Row> {
     let (manifests, injected) = (folder.path().join("manifests.yaml"), folder.path().join("injected.yaml"));
     fs::write(&manifests, stream()).expect("a new file");
     let presets = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/presets");
-    let (mut times, mut cpu_times) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
-        let mut command = reach();
-        command.arg("inject").arg("-f").arg(&manifests).arg("--presets").arg(&presets);
-        command.stdout(File::create(&injected).expect("a new file"));
-        let start = Instant::now();
-        let mut child = command.spawn().expect("reach");
-        // Looked at after its end and before it is waited for, while the kernel still knows.
-        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        waitid(WaitId::Pid(Pid::from_child(&child)), ended).expect("a child");
-        times.push(start.elapsed().as_secs_f64());
-        cpu_times.push(cpu_seconds(child.id()));
-        let status = child.wait().expect("a status");
-        assert!(status.success(), "reach inject: {status}");
-    }
+    let arguments =
+        ["inject".as_ref(), "-f".as_ref(), manifests.as_os_str(), "--presets".as_ref(), presets.as_os_str()];
+    let runs = command_runs(RUNS, &arguments, &injected);
     let injected = fs::read_to_string(&injected).expect("its output");
     assert_eq!(injected.matches("reach.dev/presets").count(), DOCUMENTS, "documents that are injected");
     vec![
-        Row::new(format!("inject: {DOCUMENTS} Deployments, median of {RUNS}"), median(times), "s").below(1.0),
-        Row::new("inject: the same in CPU seconds, of all processors", median(cpu_times), "s"),
+        Row::new(format!("inject: {DOCUMENTS} Deployments, median of {RUNS}"), runs.seconds, "s").below(1.0),
+        Row::new("inject: the same in CPU seconds, of all processors", runs.cpu_seconds, "s"),
     ]
-}
-
-/// The processor time of a process, user and system, of all its threads.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("its state");
-    // After the name, which is in brackets and may hold anything; see proc_pid_stat(5).
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: f64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
-    ticks / rustix::param::clock_ticks_per_second() as f64
 }
 
 /// Deployments as people write them.

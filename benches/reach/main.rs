@@ -14,6 +14,7 @@ mod constant;
 mod engine;
 #[path = "../fixture/mod.rs"]
 mod fixture;
+mod hosts;
 mod inject;
 mod load;
 mod memory;
@@ -26,13 +27,14 @@ use report::{Report, Row};
 /// A section of the report: its name, and what measures it.
 type Section = (&'static str, fn() -> Vec<Row>);
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     ("engine", engine::reviews),
     ("scale", engine::scale),
     ("services", engine::services),
     ("load", load::measure),
     ("ready", ready::measure),
     ("inject", inject::measure),
+    ("hosts", hosts::measure),
     ("memory", memory::measure),
 ];
 

@@ -5,13 +5,16 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tempfile::TempDir;
+
+use super::report::median;
 
 /// The longest time for anything to become as it should.
 pub const PATIENCE: Duration = Duration::from_mins(3);
@@ -46,6 +49,56 @@ pub struct Memory {
     pub peak: f64,
     /// What there is.
     pub now: f64,
+}
+
+/// Runs of a command, each figure the median.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs {
+    /// From its start to its end.
+    pub seconds: f64,
+    /// Processor time, of all processors.
+    pub cpu_seconds: f64,
+    /// The most memory there was, in MiB.
+    pub peak: f64,
+}
+
+/// Time between two looks at the memory of a command.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Runs `reach` with these arguments some times, its output into a file.
+///
+/// # Panics
+/// If it fails.
+pub fn command_runs(runs: usize, arguments: &[&OsStr], output: &Path) -> Runs {
+    let (mut seconds, mut cpu, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let start = Instant::now();
+        let output = File::create(output).expect("a new file");
+        let mut child = reach().args(arguments).stdout(output).stderr(Stdio::null()).spawn().expect("reach");
+        let mut peak = 0.0_f64;
+        // Looked at after its end and before it is waited for, while the kernel still knows its time. Its memory is gone
+        // by then.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        while waitid(WaitId::Pid(Pid::from_child(&child)), options).expect("a child").is_none() {
+            peak = peak.max(memory(child.id()).map_or(0.0, |memory| memory.peak));
+            thread::sleep(LOOK);
+        }
+        seconds.push(start.elapsed().as_secs_f64());
+        cpu.push(cpu_seconds(child.id()));
+        peaks.push(peak);
+        let status = child.wait().expect("a status");
+        assert!(status.success(), "reach {arguments:?}: {status}");
+    }
+    Runs { seconds: median(seconds), cpu_seconds: median(cpu), peak: median(peaks) }
+}
+
+/// The processor time of a process, user and system, of all its threads.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("its state");
+    // After the name, which is in brackets and may hold anything; see proc_pid_stat(5).
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+    ticks / rustix::param::clock_ticks_per_second() as f64
 }
 
 /// A folder that goes with its value.
@@ -120,13 +173,18 @@ impl Process {
     /// # Panics
     /// If the kernel does not say.
     pub fn memory(&self) -> Memory {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
-        let mib = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("memory");
-            line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
-        };
-        Memory { peak: mib("VmHWM:"), now: mib("VmRSS:") }
+        memory(self.child.id()).expect("memory")
     }
+}
+
+/// Memory of a process; `None` when it has ended.
+fn memory(pid: u32) -> Option<Memory> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let mib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches(" kB").parse::<f64>().ok().map(|kib| kib / 1024.0)
+    };
+    Some(Memory { peak: mib("VmHWM:")?, now: mib("VmRSS:")? })
 }
 
 impl Drop for Process {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use reach::host::cluster_api::RULES;
 use reach::manifest::documents;
 use serde_json::{Value, json};
 
@@ -203,8 +204,8 @@ fn variables_of_clusterctl_come_out_as_they_went_in_and_can_be_filled_in_before_
     }
     // The same by the environment; what has no value is named, all of it.
     let run = |values: &[(&str, &str)]| {
-        let file = root().join("examples/cluster-api/template.yaml").display().to_string();
-        let arguments = ["host", "patch", "-f", &file, "--values-from-env"];
+        let template = root().join("examples/cluster-api/template.yaml").display().to_string();
+        let arguments = ["host", "patch", "-f", &template, "--values-from-env"];
         Run::from(
             command()
                 .args([&arguments[..], &PRESETS].concat())
@@ -421,6 +422,26 @@ fn lint_says_what_is_wrong_and_exits_with_1() {
     assert_eq!(host("lint", "a: [", &[]).code, Some(2));
 }
 
+#[test]
+fn the_docs_have_every_check() {
+    let rows = RULES
+        .iter()
+        .map(|rule| format!("| `{}` | {} | {} | {} |", rule.name, rule.title, rule.why, rule.write));
+    let table = ["| | what is wrong | why it matters | write |".to_owned(), "|---|---|---|---|".to_owned()];
+    let table: Vec<String> = table.into_iter().chain(rows).collect();
+    let file = root().join("docs/hosts.md");
+    let docs = fs::read_to_string(&file).unwrap();
+    let (before, rest) = docs.split_once("REACH_UPDATE=1 -->\n").unwrap();
+    let (shown, after) = rest.split_once("\n<!-- end of rules -->").unwrap_or(("", rest));
+    if std::env::var_os("REACH_UPDATE").is_some() {
+        let after = after.trim_start_matches("<!-- end of rules -->");
+        let text = format!("{before}REACH_UPDATE=1 -->\n{}\n<!-- end of rules -->{after}", table.join("\n"));
+        fs::write(&file, text).unwrap();
+    } else {
+        assert_eq!(shown, table.join("\n"));
+    }
+}
+
 // === render ===
 
 #[test]
@@ -430,6 +451,24 @@ fn render_writes_each_form() {
     for format in ["cloud-config", "kubeadm", "ignition", "env"] {
         golden(&format!("host-render-{format}.txt"), &render(format));
     }
+}
+
+#[test]
+fn render_takes_the_addresses_of_a_cluster_from_its_manifests() {
+    let render = |name: &str, more: &[&str]| {
+        let file = format!("examples/cluster-api/{name}.yaml");
+        run(&[&["host", "render", "--format", "env", "--from", &file], &PRESETS[..], more].concat())
+    };
+    let text = render("vsphere", &[]).succeeded();
+    let list = no_proxy(&patch(&example("vsphere"), &[])).join(",");
+    assert!(text.contains(&format!("no_proxy='{list}'\n")), "{text}");
+    let two = render("clusterclass", &[]);
+    assert_eq!((two.code, two.stdout.as_str()), (Some(1), ""));
+    assert_eq!(two.stderr, "error: --from has the clusters north, south: choose one with --of NAME\n");
+    let south = render("clusterclass", &["--of", "south"]).succeeded();
+    assert!(south.contains("10.60.0.10") && !south.contains("10.50.0.10"), "{south}");
+    let variables = render("template", &[]);
+    assert!(variables.stderr.contains("${CONTROL_PLANE_ENDPOINT_IP}"), "{}", variables.stderr);
 }
 
 #[test]

@@ -25,7 +25,7 @@
 //! - `KUBEBUILDER_ASSETS`, `REACH_TEST_CACHE`: where the programs are, see `build.sh`.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,11 +36,9 @@ use tempfile::TempDir;
 
 use super::kubectl::{self, Kubectl};
 use super::process::{
-    Launcher, Process, bound, etcd_arguments, flag, folder_of, is_healthy, programs, random_token,
+    Launcher, PORT_ATTEMPTS, Process, bound, etcd_arguments, flag, folder_of, free_port, is_healthy,
+    programs, random_token,
 };
-
-/// How often kube-apiserver is started anew because its port was taken between our choice of it and its use.
-const PORT_ATTEMPTS: u32 = 5;
 
 /// What a [`ControlPlane`] consists of. The default is etcd and kube-apiserver alone.
 #[derive(Clone, Debug, Default)]
@@ -416,14 +414,6 @@ fn start_api_server(
         Err(_) if api_server.log().contains("address already in use") => None,
         Err(message) => panic!("{message}"),
     }
-}
-
-/// A port of the loopback interface that nobody has at the moment.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("cannot bind a port of the loopback interface")
-        .port()
 }
 
 fn url(port: u16) -> String {

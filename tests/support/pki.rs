@@ -49,7 +49,7 @@ impl Ca {
         CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("PEM")
     }
 
-    /// A serving certificate for a DNS name.
+    /// A serving certificate for a DNS name or an IP address.
     pub fn server(&self, name: &str) -> Pair {
         self.issue(Some(name), "server", ExtendedKeyUsagePurpose::ServerAuth, HOUR * 24)
     }
@@ -73,9 +73,10 @@ impl Ca {
     ) -> Pair {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, common_name);
-        params
-            .subject_alt_names
-            .extend(name.map(|name| SanType::DnsName(name.try_into().expect("a DNS name"))));
+        params.subject_alt_names.extend(name.map(|name| match name.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(name.try_into().expect("a DNS name")),
+        }));
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];

@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,6 +23,9 @@ pub const START_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How long a process may take to end after SIGTERM, before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often a program is started anew because its port was taken between our choice of it and its use.
+pub const PORT_ATTEMPTS: u32 = 5;
 
 /// Time between two looks at something that is waited for.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -271,6 +275,17 @@ pub fn is_healthy(socket: &Path) -> io::Result<bool> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer.contains(r#""health":"true""#))
+}
+
+/// A port of the loopback interface that nobody has at the moment.
+///
+/// # Panics
+/// When there is none.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("cannot bind a port of the loopback interface")
+        .port()
 }
 
 /// `--name=path`

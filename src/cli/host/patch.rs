@@ -339,7 +339,7 @@ impl Work<'_> {
             });
             let mut text = String::new();
             for ((number, document), edited) in numbered.iter().zip(edited) {
-                let source = &objects_source(self.stream, file, *number);
+                let source = || source(self.stream, file, *number);
                 match (replaced.remove(&(file, *number)), edited) {
                     (Some(new), _) => {
                         if let Some(new) = new {
@@ -351,12 +351,13 @@ impl Work<'_> {
                         changed = true;
                         if edited.reemitted {
                             self.warnings.push(format!(
-                                "{source}: aliases or tags stand where it is patched, so it is written anew, without its comments"
+                                "{}: aliases or tags stand where it is patched, so it is written anew, without its comments",
+                                source()
                             ));
                         }
                         text.push_str(&edited.text);
                     }
-                    (None, Err(error)) => self.errors.push(format!("{source}: {error}")),
+                    (None, Err(error)) => self.errors.push(format!("{}: {error}", source())),
                 }
             }
             texts.push(text);
@@ -374,7 +375,8 @@ impl Work<'_> {
 /// configuration.
 const OF_CLUSTER_API: usize = 16 * 1024;
 
-fn objects_source(stream: &Stream<'_>, file: usize, document: usize) -> String {
+/// How messages name a document.
+fn source(stream: &Stream<'_>, file: usize, document: usize) -> String {
     let is_it = |place: &Place| place.file == file && place.document == document;
     let found = stream.places.iter().position(is_it);
     found.map_or_else(String::new, |index| {

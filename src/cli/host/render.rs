@@ -6,11 +6,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{HostInput, HostPresets, messages};
+use super::stream::{FactInput, Stream};
+use super::{HostInput, HostPresets, Known, messages};
 use crate::cli::{self, Failure};
+use crate::host::cluster_api::Group;
 use crate::host::node::{File, Node};
 use crate::host::render::{self, Bootstrap};
 use crate::host::targets::{MARK, Target};
+use crate::host::values::Values;
 
 /// Write what hosts get: cloud-config, a KubeadmConfig fragment, Ignition, or plain files
 #[derive(Debug, clap::Args)]
@@ -18,12 +21,21 @@ use crate::host::targets::{MARK, Target};
 Examples:
   reach host render --presets presets/ --format cloud-config > proxy.cfg
   reach host render --presets presets/ --format env --preset corporate-proxy
+  reach host render --presets presets/ --from cluster.yaml --format kubeadm
   reach host render --presets presets/ --format drop-ins -o / && sh /etc/reach/apply-proxy.sh
 
 What is written may hold a password: files that are made are for their owner only.")]
 pub struct Arguments {
     #[command(flatten)]
     input: HostInput,
+    /// Manifests of Cluster API, from which no_proxy gets the cluster's networks and addresses; may be repeated
+    #[arg(long = "from", value_name = "FILE|DIR|-")]
+    from: Vec<PathBuf>,
+    /// Which of the clusters in them
+    #[arg(long = "of", value_name = "CLUSTER", requires = "from")]
+    cluster: Option<String>,
+    #[command(flatten)]
+    facts: FactInput,
     /// What to write
     #[arg(long, value_name = "FORMAT")]
     format: Format,
@@ -47,8 +59,15 @@ enum Format {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let presets = arguments.input.load()?;
-    let values = presets.values()?;
+    let mut presets = arguments.input.load()?;
+    let values = if arguments.from.is_empty() {
+        presets.values()?
+    } else {
+        let files = arguments.facts.files(&arguments.from)?;
+        let stream = arguments.facts.read(&files)?;
+        presets.take_secrets(stream.manifests.objects())?;
+        values_of(&presets, &stream, arguments.cluster.as_deref())?
+    };
     HostPresets::complain(&values);
     let node = presets.node(&values)?;
     if node.files.is_empty() {
@@ -76,6 +95,34 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         write(&arguments.output, &text, 0o600).map_err(|error| cannot_write(&arguments.output, &error))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What hosts of one cluster of a stream get. What is written is not substituted any more, so nothing can be a variable.
+fn values_of(presets: &HostPresets, stream: &Stream<'_>, cluster: Option<&str>) -> Result<Values, Failure> {
+    let objects = stream.manifests.objects();
+    let name = |group: &Group| group.cluster.map_or("", |index| objects[index].name.as_str());
+    let named =
+        |group: &&Group| group.cluster.is_some() && cluster.is_none_or(|cluster| name(group) == cluster);
+    let found: Vec<&Group> = stream.groups.iter().filter(named).collect();
+    let [group] = found[..] else {
+        let all = stream.groups.iter().map(name).filter(|name| !name.is_empty());
+        let all: Vec<&str> = all.collect();
+        let message = if all.is_empty() {
+            "--from: expected a Cluster among the manifests, and there is none".to_owned()
+        } else {
+            format!("--from has the clusters {}: choose one with --of NAME", all.join(", "))
+        };
+        return Err(Failure::Messages(vec![message]));
+    };
+    cli::input::complain_all(&group.notes.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let known = Known::of(group, false);
+    if !known.variables.is_empty() {
+        return Err(Failure::Messages(vec![format!(
+            "--from: {} has no value: fill it in with --values-from-env",
+            known.variables.join(", ")
+        )]));
+    }
+    presets.values_of(&known, &objects[group.cluster.unwrap_or_default()].namespace).map_err(messages)
 }
 
 /// Writes the files of a node under a folder, all or, where one of them is somebody else's, none.

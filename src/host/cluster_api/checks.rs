@@ -203,8 +203,9 @@ impl Check<'_> {
 
     fn zones(&mut self) {
         for place in &self.group.known.strange_zones {
-            let message = "not the text that the VSphereCluster has as its server, so its provider passes over this \
-                           failure domain: write the same text";
+            let message = "not the text that the VSphereCluster has as its server, so no machine of a control plane comes \
+                           here, and other machines only if they name this failure domain: write the same text, or name \
+                           it in a MachineDeployment";
             self.found.push(place.finding(self.objects, "zone-server", message.to_owned()));
         }
     }

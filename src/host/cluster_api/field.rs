@@ -36,9 +36,6 @@ pub(super) struct Report {
     pub(super) notes: Vec<Finding>,
 }
 
-const UNRESOLVED: &str = "a variable of clusterctl, so what it stands for is not in the list: give it a value \
-                          (--values-from-env), or write the entries into a preset";
-
 // === impl Field ===
 
 impl<'m> Field<'m> {
@@ -158,7 +155,9 @@ impl<'m> Field<'m> {
 
     /// It has a variable in it, and something would have to be computed from it.
     pub(super) fn unresolved(&self) -> Finding {
-        self.finding("unresolved-variable", UNRESOLVED.to_owned())
+        let message = "a variable of clusterctl, so what it stands for is not in the list: give it a value \
+                       (--values-from-env), or write the entries into a preset";
+        self.finding("unresolved-variable", message.to_owned())
     }
 
     pub(super) fn finding(&self, rule: &'static str, message: String) -> Finding {
@@ -175,11 +174,6 @@ impl<'m> Field<'m> {
 impl Place {
     pub(super) fn finding(&self, objects: &[Object], rule: &'static str, message: String) -> Finding {
         objects[self.object].finding(rule, &self.field, message)
-    }
-
-    /// As [`Field::unresolved`].
-    pub(super) fn unresolved(&self, objects: &[Object]) -> Finding {
-        self.finding(objects, "unresolved-variable", UNRESOLVED.to_owned())
     }
 
     /// As messages name it.
@@ -229,7 +223,7 @@ pub(super) fn host(text: &str) -> Option<String> {
 }
 
 /// Where something is for the first time, outside of variables.
-fn find(text: &str, what: &str) -> Option<usize> {
+pub(super) fn find(text: &str, what: &str) -> Option<usize> {
     let mut start = 0;
     for reference in references(text) {
         if let Some(at) = text[start..reference.range.start].find(what) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Subnets};
 
-use super::field::{Field, Place, Report, is_entry};
+use super::field::{Field, Place, Report, find, is_entry};
 use super::links::Links;
 use super::{Finding, Manifests, NodeRanges, Object};
 use crate::host::variables::has_reference;
@@ -36,8 +36,21 @@ pub(super) struct Pools<'m> {
 pub(super) struct Pool {
     pub(super) parts: Vec<Part>,
     /// Addresses that are variables.
-    variables: Vec<(String, Place)>,
+    variables: Vec<Variable>,
+    /// What is not known of its addresses.
     notes: Vec<Finding>,
+    /// What is not known of its network, though it may be known by other fields.
+    network_notes: Vec<Finding>,
+}
+
+/// Addresses that are variables.
+#[derive(Clone, Debug)]
+struct Variable {
+    /// The entry that they are; `None` for a range, which few clients read.
+    text: Option<String>,
+    place: Place,
+    /// That they are not known.
+    note: Finding,
 }
 
 /// A part of a pool, whose addresses are to be in one network.
@@ -138,17 +151,15 @@ impl<'m> Pools<'m> {
 /// `InClusterIPPool` and `GlobalInClusterIPPool`: v1alpha2 has addresses and a prefix, v1alpha1 also a network, or a
 /// first and a last address.
 fn in_cluster(spec: &Field<'_>, report: &mut Report) -> Pool {
-    let mut pool = Pool::default();
+    let (mut pool, mut network) = (Pool::default(), Report::default());
     let mut part = Part {
-        gateway: spec.at("gateway").address(report),
+        gateway: spec.at("gateway").address(&mut network),
         has_reserved: spec.at("allocateReservedIPAddresses").truth(report),
         ..Part::default()
     };
     for field in spec.at("addresses").items(report) {
         match field.text(report) {
-            Some(text) if has_reference(text) && is_entry(text) => {
-                pool.variables.push((text.to_owned(), field.place()));
-            }
+            Some(text) if has_reference(text) => pool.variables.push(Variable::new(&field, text)),
             _ => part.ranges.extend(field.range(report)),
         }
     }
@@ -157,8 +168,10 @@ fn in_cluster(spec: &Field<'_>, report: &mut Report) -> Pool {
     }
     part.bounds(&spec.at("subnet"), &spec.at("start"), &spec.at("end"), report);
     let prefix = spec.at("prefix");
-    part.subnet_by(prefix.prefix(report), &prefix, report);
+    part.subnet_by(prefix.prefix(&mut network), &prefix, &mut network);
     pool.parts.push(part);
+    pool.network_notes = network.notes;
+    report.wrong.extend(network.wrong);
     pool
 }
 
@@ -168,9 +181,7 @@ fn prefixes(spec: &Field<'_>, report: &mut Report) -> Pool {
     let mut part = Part { is_prefixes: true, has_reserved: true, ..Part::default() };
     for field in spec.at("prefixes").items(report) {
         match field.text(report) {
-            Some(text) if has_reference(text) && is_entry(text) => {
-                pool.variables.push((text.to_owned(), field.place()));
-            }
+            Some(text) if has_reference(text) => pool.variables.push(Variable::new(&field, text)),
             _ => part.ranges.extend(field.range(report)),
         }
     }
@@ -183,23 +194,28 @@ fn prefixes(spec: &Field<'_>, report: &mut Report) -> Pool {
 
 /// metal3's `IPPool`: parts with a first and a last address, or a network. What a part does not say, the pool does.
 fn metal3(spec: &Field<'_>, report: &mut Report) -> Pool {
-    let gateway = spec.at("gateway").address(report);
+    let (mut pool, mut network) = (Pool::default(), Report::default());
+    let gateway = spec.at("gateway").address(&mut network);
     let own_prefix = spec.at("prefix");
-    let prefix = own_prefix.prefix(report);
-    let mut pool = Pool::default();
+    let prefix = own_prefix.prefix(&mut network);
     for field in spec.at("pools").items(report) {
         // Its first and last addresses are as good as others.
-        let mut part =
-            Part { gateway: field.at("gateway").address(report), has_reserved: true, ..Part::default() };
+        let mut part = Part {
+            gateway: field.at("gateway").address(&mut network),
+            has_reserved: true,
+            ..Part::default()
+        };
         part.gateway = part.gateway.or(gateway);
         part.bounds(&field.at("subnet"), &field.at("start"), &field.at("end"), report);
         let prefix_field = field.at("prefix");
-        match prefix_field.prefix(report) {
-            Some(prefix) => part.subnet_by(Some(prefix), &prefix_field, report),
-            None => part.subnet_by(prefix, &own_prefix, report),
+        match prefix_field.prefix(&mut network) {
+            Some(prefix) => part.subnet_by(Some(prefix), &prefix_field, &mut network),
+            None => part.subnet_by(prefix, &own_prefix, &mut network),
         }
         pool.parts.push(part);
     }
+    pool.network_notes = network.notes;
+    report.wrong.extend(network.wrong);
     let mut allocated = Part { has_reserved: true, ..Part::default() };
     for (_, field) in spec.at("preAllocations").members(report) {
         if let Some((range, place)) = field.range(report) {
@@ -224,6 +240,9 @@ impl Pool {
         match mode {
             NodeRanges::None => return entries,
             NodeRanges::Subnet => {
+                if self.parts.iter().any(|part| part.subnet.is_none()) {
+                    notes.extend(self.network_notes.iter().cloned());
+                }
                 for part in &self.parts {
                     let is_outside = |(range, _): &&(Range, Place)| {
                         part.is_prefixes || part.subnet.as_ref().is_none_or(|(net, _)| !range.is_in(net))
@@ -238,17 +257,20 @@ impl Pool {
             NodeRanges::Exact => {
                 let all: Vec<&(Range, Place)> = self.parts.iter().flat_map(|part| &part.ranges).collect();
                 entries.extend(exact(&all));
-                entries.extend(self.variables.iter().cloned());
+            }
+        }
+        let are_entries = mode == NodeRanges::Exact || self.parts.iter().all(|part| part.is_prefixes);
+        let is_known = self.parts.iter().all(|part| part.subnet.is_some());
+        for variable in &self.variables {
+            match &variable.text {
+                Some(text) if are_entries => entries.push((text.clone(), variable.place.clone())),
+                // Others tell the network.
+                _ if is_known && !are_entries => {}
+                _ => notes.push(variable.note.clone()),
             }
         }
         notes.extend(self.notes.iter().cloned());
         entries
-    }
-
-    /// Addresses that are variables, where a network would have to be computed of them.
-    pub(super) fn variables(&self) -> &[(String, Place)] {
-        let is_known = self.parts.iter().any(|part| part.subnet.is_some());
-        if is_known { &[] } else { &self.variables }
     }
 
     /// The networks that its machines are in.
@@ -281,6 +303,15 @@ fn exact(ranges: &[&(Range, Place)]) -> Vec<(String, Place)> {
 /// A network as an entry: one address is no network.
 pub(super) fn text(net: IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.trunc().to_string() }
+}
+
+// === impl Variable ===
+
+impl Variable {
+    fn new(field: &Field<'_>, text: &str) -> Self {
+        let is_one = is_entry(text) && find(text, "-").is_none();
+        Self { text: is_one.then(|| text.to_owned()), place: field.place(), note: field.unresolved() }
+    }
 }
 
 // === impl Part ===

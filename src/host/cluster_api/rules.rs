@@ -145,7 +145,7 @@ pub static RULES: [Rule; 22] = [
     Rule {
         name: "zone-server",
         title: "A failure domain has another vCenter than its cluster",
-        why: "The provider for vSphere passes over failure domains whose `server` is not, letter for letter, that of the VSphereCluster.",
-        write: "The same text in both places; for machines elsewhere, the failure domain by its name in a MachineDeployment.",
+        why: "Of the failure domains that `failureDomainSelector` takes, the provider for vSphere passes over those whose `server` is not, letter for letter, that of the VSphereCluster: no machine of a control plane comes there.",
+        write: "The same text in both places; for workers elsewhere, the failure domain by its name in a MachineDeployment, which is then taken whatever its vCenter is.",
     },
 ];

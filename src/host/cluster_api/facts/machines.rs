@@ -172,11 +172,6 @@ impl<'m> Collector<'_, 'm> {
         for (text, place) in pool.entries(self.mode, &mut self.report.notes) {
             self.add(FactSource::Pools, Some(place), text, MACHINES);
         }
-        if self.mode == NodeRanges::Subnet {
-            for (_, place) in pool.variables() {
-                self.report.notes.push(place.unresolved(self.objects));
-            }
-        }
         self.known.nodes.extend(pool.networks());
         self.known.pools.push((index, Arc::clone(pool)));
     }
@@ -245,6 +240,8 @@ impl<'m> Collector<'_, 'm> {
                 self.report.notes.push(field.finding("missing-object", message));
             }
             for index in found {
+                // What machines name is taken whatever its vCenter is.
+                self.known.strange_zones.retain(|place| place.object != index);
                 self.zone(index, namespace);
             }
         }

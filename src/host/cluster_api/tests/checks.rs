@@ -189,11 +189,21 @@ fn failure_domains_with_another_vcenter_are_told() {
             "spec": {"server": server, "failureDomain": "z"},
         })
     };
-    let with = |server: &str| {
-        let spec = json!({"server": "vc.corp.example", "failureDomainSelector": {}});
-        rules(&found(&objects(&[cluster("c"), vsphere("c", &spec), zone(server)]))).len()
+    let worker = |name: &str| {
+        json!({
+            "apiVersion": "cluster.x-k8s.io/v1beta2",
+            "kind": "MachineDeployment",
+            "metadata": {"name": "md", "namespace": "a"},
+            "spec": {"clusterName": "c", "template": {"spec": {"failureDomain": name}}},
+        })
     };
-    assert_eq!((with("vc.corp.example"), with("VC.corp.example")), (0, 1));
+    let with = |server: &str, named: &str| {
+        let spec = json!({"server": "vc.corp.example", "failureDomainSelector": {}});
+        rules(&found(&objects(&[cluster("c"), vsphere("c", &spec), zone(server), worker(named)]))).len()
+    };
+    assert_eq!((with("vc.corp.example", ""), with("VC.corp.example", "")), (0, 1));
+    // Workers that name it go there all the same.
+    assert_eq!((with("VC.corp.example", "z"), with("VC.corp.example", "other")), (0, 1));
 }
 
 #[test]

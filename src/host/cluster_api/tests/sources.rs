@@ -402,6 +402,25 @@ fn a_variable_is_an_entry_and_nothing_is_computed_from_it() {
 }
 
 #[test]
+fn what_is_not_known_of_a_pool_is_told_only_where_it_matters() {
+    let notes = |spec: Json, mode| {
+        let group = in_mode(&with_pool("10.0.0.5", &json!({}), &spec), mode).remove(0);
+        rules(&group.notes).iter().map(|(_, field)| (*field).to_owned()).collect::<Vec<_>>()
+    };
+    let gateway = json!({"addresses": ["10.0.0.9"], "prefix": 24, "gateway": "${GATEWAY}"});
+    let prefix = json!({"addresses": ["10.0.0.9"], "prefix": "${PREFIX}"});
+    let address = json!({"addresses": ["10.0.0.9", "${FROM}-${TO}"], "prefix": 24});
+    let none = Vec::<String>::new();
+    assert_eq!(notes(gateway, NodeRanges::Subnet), none);
+    assert_eq!(notes(prefix.clone(), NodeRanges::Subnet), ["spec.prefix"]);
+    assert_eq!(notes(prefix, NodeRanges::Exact), none);
+    // The network is known by the other address.
+    assert_eq!(notes(address.clone(), NodeRanges::Subnet), none);
+    assert_eq!(notes(address.clone(), NodeRanges::None), none);
+    assert_eq!(notes(address, NodeRanges::Exact), ["spec.addresses[1]"]);
+}
+
+#[test]
 fn sources_can_be_left_out() {
     let manifests = with_pool("10.0.0.5", &json!({}), &json!({"addresses": ["10.0.0.10"], "prefix": 24}));
     let of = |without: &[&str]| {

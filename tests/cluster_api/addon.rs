@@ -1,0 +1,90 @@
+//! reach and the presets in a workload cluster, as an addon that the management cluster keeps there.
+
+use std::process::Command;
+
+use base64_simd::STANDARD;
+use serde_json::{Value, json};
+
+use crate::streams::{example, patched, read};
+use crate::support::cluster_api::{ClusterApi, Workload, WorkloadCluster};
+use crate::support::helm::root;
+use crate::support::kubectl::{Kubectl as _, succeeded};
+use crate::support::pki::Ca;
+
+const KUSTOMIZATION: &str = "examples/cluster-api/addon/kustomization.yaml";
+
+pub fn brings_reach_and_the_presets_and_keeps_them(cluster_api: &ClusterApi) {
+    // The namespace of the examples: the command is the one that is documented.
+    let stream = patched(&example("vsphere.yaml", "clusters"));
+    let cluster = cluster_api.create("clusters", "shop", Workload::Running, &stream);
+    install(cluster_api);
+    let workload = cluster.workload();
+    let set = await_applied(&cluster);
+    for (namespace, object) in [
+        ("reach-system", "deployment/reach"),
+        ("reach-system", "service/reach"),
+        ("reach-system", "mutatingwebhookconfiguration/reach"),
+        ("reach-system", "clusterpodpreset/corporate-proxy"),
+    ] {
+        workload.await_object(namespace, object);
+    }
+
+    let ca_bundle = STANDARD.encode_to_string(Ca::new("reach").pem.as_bytes());
+    // What reach writes in the cluster stays when the presets change.
+    let bundle = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "reach"},
+        "webhooks": [{
+            "name": "pods.reach.dev",
+            "clientConfig": {"caBundle": ca_bundle},
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        }],
+    });
+    let arguments = ["apply", "--server-side", "--validate=false", "--field-manager=reach", "-f", "-"];
+    succeeded("kubectl apply", workload.kubectl_with_stdin(&arguments, bundle.to_string()));
+    let webhook = || workload.get(&["mutatingwebhookconfiguration", "reach"])["webhooks"].clone();
+    let before = webhook();
+    assert_eq!(before[0]["clientConfig"]["caBundle"], ca_bundle);
+
+    let presets = cluster_api.management.get(&["configmap", "reach-presets", "--namespace=clusters"]);
+    let changed = presets["data"]["corporate-proxy.yaml"].as_str().expect("the presets");
+    let changed = changed.replace("http://proxy.corp.example", "http://other.corp.example");
+    let patch = json!({"data": {"corporate-proxy.yaml": changed}}).to_string();
+    let target = ["configmap", "reach-presets", "--namespace=clusters"];
+    cluster_api.management.ask(&[&["patch", "--type=merge", "--patch", &patch], &target[..]].concat());
+    cluster.eventually("the changed preset is there", || {
+        let preset = workload.get(&["clusterpodpreset", "corporate-proxy"]);
+        let value = preset["spec"]["env"][0]["value"].as_str().unwrap_or_default();
+        if value == "http://other.corp.example:3128" { Ok(()) } else { Err(preset.to_string()) }
+    });
+    assert_eq!(webhook(), before);
+    assert_eq!(set["spec"]["strategy"], "Reconcile");
+}
+
+/// Runs the command that the kustomization itself tells.
+fn install(cluster_api: &ClusterApi) {
+    let documented = read(KUSTOMIZATION);
+    let commands: Vec<_> = documented.lines().filter_map(|line| line.strip_prefix("#   kubectl ")).collect();
+    assert_eq!(commands.len(), 1, "{documented}");
+    let programs = cluster_api.management.programs().display().to_string();
+    let output = Command::new("sh")
+        .args(["-c", &format!("PATH={programs}:$PATH && kubectl {}", commands[0])])
+        .env("KUBECONFIG", cluster_api.management.kubeconfig())
+        .current_dir(root())
+        .output()
+        .expect("sh runs");
+    succeeded(commands[0], output);
+}
+
+/// Waits until the controller says that it has applied all, and returns the ClusterResourceSet.
+fn await_applied(cluster: &WorkloadCluster<'_>) -> Value {
+    cluster.eventually("the addon is applied", || {
+        let set = cluster.get("clusterresourcesets", "reach")?;
+        let binding = cluster.get("clusterresourcesetbindings", "shop")?;
+        let bindings = binding["spec"]["bindings"][0]["resources"].as_array().cloned().unwrap_or_default();
+        let is_applied = bindings.len() == 2 && bindings.iter().all(|resource| resource["applied"] == true);
+        if is_applied { Ok(set) } else { Err(format!("{}{binding}", set["status"])) }
+    })
+}
