@@ -103,9 +103,10 @@ impl Hooks {
 
 fn log(hook: Hook, answer: &extension::Answer, took: Duration) {
     let (hook, micros) = (hook.name(), took.as_micros());
-    match &answer.failure {
-        Some(failure) => tracing::warn!(hook, micros, failure, "a hook of Cluster API fails"),
-        None => tracing::debug!(hook, micros, notes = ?answer.notes, "answered a hook of Cluster API"),
+    if let Some(failure) = &answer.failure {
+        tracing::warn!(hook, micros, failure, "a hook of Cluster API fails");
+    } else {
+        tracing::debug!(hook, micros, notes = ?answer.notes, "answered a hook of Cluster API");
     }
 }
 
@@ -123,4 +124,45 @@ fn reply(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
         headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::inject::snapshot::Snapshot;
+
+    async fn status(presets: &Arc<Presets>, path: &str) -> (StatusCode, String) {
+        let webhook = service_fn(|_: Request<Full<Bytes>>| async {
+            Ok::<_, Infallible>(reply(StatusCode::IM_A_TEAPOT, Vec::new()))
+        });
+        let service = Hooks::new(Arc::clone(presets)).in_front_of(webhook);
+        let body = json!({"apiVersion": API_VERSION, "kind": "DiscoveryRequest"}).to_string();
+        let request = Request::post(path).body(Full::from(body)).unwrap();
+        let response = service.call(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn without_presets_nothing_is_said_about_a_proxy() {
+        let presets = Arc::new(Presets::default());
+        let path = format!("/{API_VERSION}/discovery");
+        let (code, body) = status(&presets, &path).await;
+        assert_eq!(
+            (code, body.contains("presets are not loaded yet")),
+            (StatusCode::SERVICE_UNAVAILABLE, true)
+        );
+        presets.publish(Snapshot::default());
+        assert_eq!(status(&presets, &path).await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn what_is_for_no_hook_is_for_the_webhook() {
+        let presets = Arc::new(Presets::default());
+        assert_eq!(status(&presets, "/mutate/pods").await.0, StatusCode::IM_A_TEAPOT);
+        assert_eq!(status(&presets, &format!("/{API_VERSION}/other")).await.0, StatusCode::NOT_FOUND);
+    }
 }

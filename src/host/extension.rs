@@ -109,7 +109,7 @@ struct Holder {
 /// The variable [`VARIABLE`]. It may hold a password.
 #[derive(Clone, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Proxy {
+struct Given {
     http_proxy: String,
     https_proxy: String,
     no_proxy: Vec<String>,
@@ -154,7 +154,7 @@ struct Topology<'a> {
     manifests: Manifests,
     group: Group,
     /// The variable of the cluster.
-    proxy: Option<Proxy>,
+    proxy: Option<Given>,
 }
 
 /// Answers a request. `presets` are those of the cluster, in any order.
@@ -265,7 +265,7 @@ impl<'a> Topology<'a> {
     }
 
     /// What hosts get of a template with this variable of its own.
-    fn values(&self, proxy: &Proxy) -> Result<Vec<Setting>, Vec<String>> {
+    fn values(&self, proxy: &Given) -> Result<Vec<Setting>, Vec<String>> {
         let presets = match &proxy.presets {
             Some(names) if names.is_empty() => Vec::new(),
             names => {
@@ -419,7 +419,7 @@ fn manifests(items: &[Item], builtin: &BuiltinCluster) -> Manifests {
         "metadata": builtin.metadata,
         "spec": {"clusterNetwork": {}, "topology": {"classRef": {"name": CLASS}}},
     });
-    if cluster["metadata"].is_null() {
+    if !cluster["metadata"].is_object() {
         cluster["metadata"] = json!({});
     }
     cluster["metadata"]["name"] = builtin.name.as_str().into();

@@ -102,12 +102,20 @@ pub fn placeholder(number: usize) -> String {
 pub fn patch(object: &Value, field: &str, wanted: &Wanted<'_>) -> Result<Vec<Operation>, Vec<PatchError>> {
     let spec = field.split('.').fold(object, |value, name| &value[name]);
     let mut patch = Patch { object, spec, field, wanted, operations: Vec::new(), errors: Vec::new() };
+    let (mut value, mut path) = (object, String::new());
+    for name in field.split('.') {
+        value = &value[name];
+        path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        if !value.is_null() && !value.is_object() {
+            patch.wrong(&path, "a mapping", value);
+            return Err(patch.errors);
+        }
+    }
     match spec {
-        Value::Object(_) => {}
         Value::Null if wanted.node.files.is_empty() => return Ok(Vec::new()),
         // A template without one has its defaults, and gets what follows.
         Value::Null => patch.make_parents(),
-        other => patch.wrong(field, "a mapping", other),
+        _ => {}
     }
     patch.files();
     patch.commands();
@@ -353,6 +361,19 @@ impl<'a> Patch<'a> {
         if wanted.is_empty() && annotation.is_null() {
             return;
         }
+        let (metadata, configuration) = (&self.object["metadata"], &self.spec["clusterConfiguration"]);
+        let own = format!("{}.clusterConfiguration", self.field);
+        let mut parents = vec![
+            ("metadata".to_owned(), metadata),
+            ("metadata.annotations".to_owned(), &metadata["annotations"]),
+            (own.clone(), configuration),
+        ];
+        parents.extend(COMPONENTS.map(|component| (format!("{own}.{component}"), &configuration[component])));
+        let wrong: Vec<_> =
+            parents.into_iter().filter(|(_, value)| !value.is_null() && !value.is_object()).collect();
+        if !wrong.is_empty() {
+            return wrong.iter().for_each(|(field, value)| self.wrong(field, "a mapping", value));
+        }
         for component in COMPONENTS {
             self.extra_envs_of(component, &of_reach, &wanted);
         }
@@ -419,6 +440,9 @@ impl<'a> Patch<'a> {
             if now.is_some() {
                 self.operations.push(Operation::remove(path));
             }
+        } else if metadata.is_null() {
+            let value = json!({"annotations": {EXTRA_ENVS: names}});
+            self.operations.push(Operation::add("/metadata", value));
         } else if metadata["annotations"].is_null() {
             let value = json!({EXTRA_ENVS: names});
             self.operations.push(Operation::add("/metadata/annotations", value));

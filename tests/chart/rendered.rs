@@ -60,6 +60,7 @@ pub fn reference(object: &Value) -> String {
 }
 
 /// Every combination of one choice of each list.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn combinations() -> Vec<Value> {
     let everything = json!({
         "nameOverride": "proxies",

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const ENV: &str = "/etc/reach/proxy.env";
@@ -29,7 +31,7 @@ fn template(kind: &str, group: &str, name: &str, spec: &Value) -> Value {
     })
 }
 
-fn item(uid: &str, holder: (&str, &str, &str), object: Value) -> Value {
+fn item(uid: &str, holder: (&str, &str, &str), object: &Value) -> Value {
     let (kind, name, field_path) = holder;
     let holder = json!({
         "apiVersion": "any/v1", "kind": kind, "namespace": "prod", "name": name, "fieldPath": field_path,
@@ -53,15 +55,15 @@ fn items() -> Vec<Value> {
         item(
             "u-1",
             of_cluster("spec.infrastructureRef"),
-            template("VSphereClusterTemplate", INFRASTRUCTURE, "infra", &cluster),
+            &template("VSphereClusterTemplate", INFRASTRUCTURE, "infra", &cluster),
         ),
         item(
             "u-2",
             of_cluster("spec.controlPlaneRef"),
-            template("KubeadmControlPlaneTemplate", CONTROL_PLANE, "cp", &control_plane),
+            &template("KubeadmControlPlaneTemplate", CONTROL_PLANE, "cp", &control_plane),
         ),
-        item("u-3", worker("web-md-0"), template("KubeadmConfigTemplate", BOOTSTRAP, "worker", &json!({}))),
-        item("u-4", worker("web-md-1"), template("KubeadmConfigTemplate", BOOTSTRAP, "worker", &json!({}))),
+        item("u-3", worker("web-md-0"), &template("KubeadmConfigTemplate", BOOTSTRAP, "worker", &json!({}))),
+        item("u-4", worker("web-md-1"), &template("KubeadmConfigTemplate", BOOTSTRAP, "worker", &json!({}))),
     ]
 }
 
@@ -104,7 +106,7 @@ fn patched(items: &[Value], response: &Value) -> BTreeMap<String, Value> {
     assert_eq!(response["status"], "Success", "{response}");
     let mut objects: BTreeMap<String, Value> = BTreeMap::new();
     for item in items {
-        objects.insert(item["uid"].as_str().unwrap().to_owned(), item["object"].clone());
+        objects.insert(item["uid"].as_str().unwrap_or_default().to_owned(), item["object"].clone());
     }
     for item in response["items"].as_array().into_iter().flatten() {
         assert_eq!(item["patchType"], "JSONPatch");
@@ -408,4 +410,65 @@ fn a_later_patch_that_takes_the_files_away_is_found() {
     items[1]["object"]["spec"]["template"]["spec"]["kubeadmConfigSpec"]["preKubeadmCommands"] = json!([]);
     assert_eq!(validated(&items, None), None);
     assert!(validated(&items, Some(json!({}))).is_some());
+}
+
+#[test]
+fn the_documentation_has_every_handler_setting_and_field() {
+    let text = include_str!("../../../docs/runtime-extension.md");
+    for hook in Hook::ALL.into_iter().filter(|hook| *hook != Hook::Discovery) {
+        assert!(text.contains(&format!("Extension: {}.reach\n", hook.handler())), "{}", hook.name());
+    }
+    for name in ["unit", "os", "static-pods", "ca-certificates", "node-ranges", "without"] {
+        assert!(text.contains(&format!("`{name}`")), "{name}");
+        let read = Settings::read(&BTreeMap::from([(name.to_owned(), "none of these".to_owned())]));
+        assert!(!read.err().expect("an error")[0].contains("expected one of unit"), "{name}");
+    }
+    let variable = variable();
+    let properties = variable["schema"]["openAPIV3Schema"]["properties"].as_object().unwrap();
+    for name in properties.keys() {
+        assert!(text.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+/// Pointers to everything in a value.
+fn pointers(value: &Value, pointer: &str, out: &mut Vec<String>) {
+    out.push(pointer.to_owned());
+    match value {
+        Value::Object(members) => {
+            members.iter().for_each(|(name, value)| pointers(value, &format!("{pointer}/{name}"), out));
+        }
+        Value::Array(items) => {
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(index, value)| pointers(value, &format!("{pointer}/{index}"), out));
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    /// Whatever stands in a request, it is refused, or answered with patches that apply.
+    #[test]
+    fn no_request_is_too_odd(
+        choices in proptest::collection::vec((any::<proptest::sample::Index>(), 0_usize..8), 1..3),
+        explicit in any::<bool>(),
+    ) {
+        let settings = if explicit { json!({"static-pods": "explicit"}) } else { json!({}) };
+        let mut request = request(Hook::GeneratePatches, Some(json!({"noProxy": ["a"]})), &items(), &settings);
+        for (choice, kind) in choices {
+            let mut places = Vec::new();
+            pointers(&request, "", &mut places);
+            let odd = [json!(null), json!({}), json!([]), json!(""), json!("${X}"), json!([1]), json!({"a": "b"}), json!(1)];
+            let place: &String = choice.get(&places);
+            *request.pointer_mut(place).unwrap() = odd[kind].clone();
+        }
+        let Ok(answer) = answer(Hook::GeneratePatches, request.to_string().as_bytes(), &corporate()) else {
+            return Ok(());
+        };
+        let response: Value = serde_json::from_slice(&answer.body).unwrap();
+        if response["status"] == "Success" {
+            patched(request["items"].as_array().map_or(&[], Vec::as_slice), &response);
+        }
+    }
 }

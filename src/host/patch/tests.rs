@@ -131,6 +131,8 @@ fn a_field_of_another_type_is_told_with_what_was_expected() {
     ] {
         assert_eq!(errors(&control_plane(&spec), &wanted(&node)), [expected]);
     }
+    let object = json!({"spec": "${SPEC}"});
+    assert_eq!(errors(&object, &wanted(&node)), ["spec: expected a mapping, found a string"]);
 }
 
 #[test]
@@ -210,6 +212,18 @@ fn static_pods_get_variables_that_are_known_again_by_an_annotation() {
     assert_eq!(names(&back, "apiServer"), ["GODEBUG"]);
     assert!(names(&back, "scheduler").is_empty());
     assert!(back["metadata"]["annotations"].get(EXTRA_ENVS).is_none());
+
+    let object = json!({"spec": {"kubeadmConfigSpec": {}}});
+    assert_eq!(patched(&object, &explicit)["metadata"]["annotations"][EXTRA_ENVS], ours.join(","));
+    let mut object = control_plane(&json!({"clusterConfiguration": {"scheduler": []}}));
+    object["metadata"]["annotations"] = "x".into();
+    assert_eq!(
+        errors(&object, &explicit),
+        [
+            "metadata.annotations: expected a mapping, found a string",
+            "spec.kubeadmConfigSpec.clusterConfiguration.scheduler: expected a mapping, found a list",
+        ]
+    );
 
     let taken = json!([{"name": "NO_PROXY", "value": "mine"}]);
     let object = control_plane(&json!({"clusterConfiguration": {"scheduler": {"extraEnvs": taken}}}));
