@@ -119,7 +119,7 @@ stringData:
     let presets = Presets::new(&presets.replace("PASSWORD", PASSWORD));
     let stream = presets.patch(
         &example("vsphere.yaml", "secret"),
-        &["--env-secret", "{cluster}-proxy", "--namespace", "secret"],
+        &["--env-secret", "{cluster}-proxy-env", "--namespace", "secret"],
     );
     for object in objects(&stream).iter().filter(|object| object["kind"] != "Secret") {
         assert!(!object.to_string().contains(PASSWORD), "{object}");
@@ -133,7 +133,7 @@ stringData:
     assert_eq!(first.commands()[0], COMMAND);
     let config = cluster.list("kubeadmconfigs").remove(0).to_string();
     assert!(
-        config.contains("shop-proxy") && !config.contains(PASSWORD),
+        config.contains("shop-proxy-env") && !config.contains(PASSWORD),
         "the template's copy has none either"
     );
 }

@@ -86,6 +86,8 @@ pub fn settled(cluster: &WorkloadCluster<'_>, is_up_to_date: &str) -> BTreeMap<S
                     })
                 }
                 Some("MachineDeployment") => status["observedGeneration"] == metadata["generation"],
+                // All of its machines are there.
+                Some("MachineSet") => status["replicas"] == object["spec"]["replicas"],
                 _ => true,
             };
             if !is_settled {
