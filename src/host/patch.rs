@@ -102,12 +102,12 @@ pub fn placeholder(number: usize) -> String {
 pub fn patch(object: &Value, field: &str, wanted: &Wanted<'_>) -> Result<Vec<Operation>, Vec<PatchError>> {
     let spec = field.split('.').fold(object, |value, name| &value[name]);
     let mut patch = Patch { object, spec, field, wanted, operations: Vec::new(), errors: Vec::new() };
-    let (mut value, mut path) = (object, String::new());
+    let (mut value, mut place) = (object, String::new());
     for name in field.split('.') {
         value = &value[name];
-        path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        place = if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") };
         if !value.is_null() && !value.is_object() {
-            patch.wrong(&path, "a mapping", value);
+            patch.wrong(&place, "a mapping", value);
             return Err(patch.errors);
         }
     }
