@@ -70,7 +70,8 @@ impl Presets {
         Self { folder }
     }
 
-    fn path(&self) -> PathBuf {
+    /// The folder they are in.
+    pub fn path(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
 
