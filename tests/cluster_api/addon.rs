@@ -5,7 +5,7 @@ use std::process::Command;
 use base64_simd::STANDARD;
 use serde_json::{Value, json};
 
-use crate::streams::{example, patched, read};
+use crate::streams::{example, patched, read, replaced};
 use crate::support::cluster_api::{ClusterApi, Workload, WorkloadCluster};
 use crate::support::helm::root;
 use crate::support::kubectl::{Kubectl as _, succeeded};
@@ -61,6 +61,23 @@ pub fn brings_reach_and_the_presets_and_keeps_them(cluster_api: &ClusterApi) {
     });
     assert_eq!(webhook(), before);
     assert_eq!(set["spec"]["strategy"], "Reconcile");
+
+    // Another version of reach comes the same way.
+    let release = cluster_api.management.get(&["configmap", "reach", "--namespace=clusters"]);
+    let release = release["data"]["reach.yaml"].as_str().expect("the release");
+    let patch = json!({"data": {"reach.yaml": replaced(release, "\n  replicas: 2\n", "\n  replicas: 3\n")}});
+    // From a file: it is longer than an argument may be.
+    let arguments =
+        ["patch", "configmap", "reach", "--namespace=clusters", "--type=merge", "--patch-file=/dev/stdin"];
+    let answer = cluster_api.management.kubectl_with_stdin(&arguments, patch.to_string());
+    succeeded("kubectl patch", answer);
+    cluster.eventually("the other version is there", || {
+        let deployment = workload.get(&["deployment", "reach", "--namespace=reach-system"]);
+        if deployment["spec"]["replicas"] == 3 { Ok(()) } else { Err(deployment.to_string()) }
+    });
+    await_applied(&cluster);
+    // What docs/hosts.md warns of: the controller takes away what the manifest does not have.
+    assert_eq!(webhook()[0]["clientConfig"].get("caBundle"), None);
 }
 
 /// Runs the command that the kustomization itself tells.
