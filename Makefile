@@ -24,6 +24,7 @@ test: requirements fmt-check clippy workflows image-archive ## Everything: forma
 	tests/control-plane/build.sh >/dev/null
 	tests/helm/build.sh >/dev/null
 	if tests/node/packages.sh; then tests/node/build.sh >/dev/null; fi
+	if tests/boot/packages.sh; then tests/boot/root.sh >/dev/null && tests/boot/images.sh >/dev/null; fi
 	tests/chart/build.sh >/dev/null
 	tests/cert-manager/build.sh >/dev/null
 	tests/cluster-api/build.sh >/dev/null
@@ -31,6 +32,7 @@ test: requirements fmt-check clippy workflows image-archive ## Everything: forma
 	$(CARGO) test --locked --no-fail-fast
 	@# Last, so that nobody overlooks what was not run; a failure with CI=true.
 	@$(CARGO) test --locked --quiet --test cluster -- --missing
+	@$(CARGO) test --locked --quiet --test boot -- --missing
 
 .PHONY: requirements
 requirements:
@@ -106,6 +108,11 @@ cluster: requirements ## Bring up a whole cluster on this machine to try things 
 .PHONY: cluster-down
 cluster-down: ## End it
 	@$(CARGO) test --locked --quiet --test cluster -- --down
+
+.PHONY: demo-hosts
+demo-hosts: requirements image-archive ## Boot a machine with what reach renders for hosts, up to a cluster with reach in it, and tell what happened (needs root)
+	@tests/node/packages.sh && tests/boot/packages.sh
+	@$(CARGO) test --locked --quiet --test boot -- --story
 
 .PHONY: kind-test
 kind-test: ## Run the tests of the product on a kind cluster (needs Docker)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Provides the programs that make a real node of a machine, and the rest of a cluster, for the tests: kubelet, kube-proxy and
-# kube-scheduler (at the versions that ../control-plane/go.mod pins), containerd, containerd-shim-runc-v2 and ctr
+# Provides the programs that make a real node of a machine, and the rest of a cluster, for the tests: kubelet, kubeadm,
+# kube-proxy and kube-scheduler (at the versions that ../control-plane/go.mod pins), containerd, containerd-shim-runc-v2 and ctr
 # (containerd/go.mod), coredns (coredns/go.mod) and pause.
 #
 # Prints one line on standard output, the folder that holds them; all else goes to standard error. They are built once for
@@ -13,11 +13,14 @@ source "$here/../programs.sh"
 kubernetes=$here/../control-plane
 
 compile() {
-  local program=$1 file=$2 version
+  local program=$1 file=$2 version major minor
   case $program in
-  kubelet | kube-proxy | kube-scheduler)
+  kubelet | kubeadm | kube-proxy | kube-scheduler)
+    version=$(version_of "$kubernetes" k8s.io/kubernetes)
+    # kubeadm compares the numbers themselves.
+    IFS=. read -r major minor _ <<<"${version#v}"
     go_build "$kubernetes" "$file" "k8s.io/kubernetes/cmd/$program" \
-      "-X k8s.io/component-base/version.gitVersion=$(version_of "$kubernetes" k8s.io/kubernetes)"
+      "$(printf -- '-X k8s.io/component-base/version.%s ' "gitVersion=$version" "gitMajor=$major" "gitMinor=$minor")"
     ;;
   containerd | containerd-shim-runc-v2 | ctr)
     version=$(version_of "$here/containerd" github.com/containerd/containerd/v2)
@@ -33,5 +36,5 @@ compile() {
 
 folder=$(pinned_folder node "$here/containerd" "$here"/coredns/{go.mod,go.sum,main.go} "$here"/pause/{go.mod,main.go} \
   "$kubernetes"/go.{mod,sum} "$here/build.sh")
-build "$folder" kubelet kube-proxy kube-scheduler containerd containerd-shim-runc-v2 ctr coredns pause
+build "$folder" kubelet kubeadm kube-proxy kube-scheduler containerd containerd-shim-runc-v2 ctr coredns pause
 printf '%s\n' "$folder"

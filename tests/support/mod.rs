@@ -7,6 +7,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub mod boot;
 pub mod cluster_api;
 pub mod control_plane;
 pub mod helm;

@@ -53,12 +53,12 @@ use super::process::{
 };
 use layout::Layout;
 
-mod layout;
+pub(super) mod layout;
 mod network;
-mod remove;
+pub(super) mod remove;
 mod requirements;
 
-pub use requirements::{missing, report_missing};
+pub use requirements::{missing, report, report_missing};
 
 /// A name that only the proxies can resolve, of a web server that only they reach. It answers with [`OUTSIDE_PAGE`].
 pub const OUTSIDE: &str = "www.corp.example";
@@ -472,7 +472,7 @@ impl Cluster {
     fn launch(&self, part: Part) {
         let command = self.layout.command(part, &self.options);
         let process = self.launcher.launch(part.name(), command, &self.layout.logs);
-        self.layout.record(process.pid());
+        remove::note(&self.layout.folder, process.pid());
         self.parts().insert(part, process);
     }
 

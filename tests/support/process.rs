@@ -149,8 +149,8 @@ impl Process {
     pub fn await_ready(&mut self, mut ready: impl FnMut() -> bool) -> Result<(), String> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            if let Some(status) = self.child.try_wait().expect("cannot wait for a process") {
-                return Err(format!("{} ended at its start ({status}){}", self.name, self.log_tail()));
+            if let Some(end) = self.end() {
+                return Err(end);
             }
             if ready() {
                 return Ok(());
@@ -163,6 +163,15 @@ impl Process {
             );
             thread::sleep(POLL_INTERVAL);
         }
+    }
+
+    /// What to say of the process when it has ended by itself.
+    ///
+    /// # Panics
+    /// When the kernel does not tell.
+    pub fn end(&mut self) -> Option<String> {
+        let status = self.child.try_wait().expect("cannot wait for a process")?;
+        Some(format!("{} ended ({status}){}", self.name, self.log_tail()))
     }
 
     /// What this process has logged so far.

@@ -5,13 +5,11 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
-use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rustix::process::Pid;
 use serde_json::{Value, json};
 
 use super::super::kubectl;
@@ -77,11 +75,16 @@ pub fn folder(number: u8) -> PathBuf {
 
 /// Waits until this process is the one that has to do with the cluster of a number.
 pub fn lock(number: u8) -> File {
-    let path = format!("/run/reach-cluster-{number}.lock");
+    lock_name(&format!("cluster-{number}"))
+}
+
+/// Waits until this process is the one that has to do with what has a name.
+pub fn lock_name(name: &str) -> File {
+    let path = format!("/run/reach-{name}.lock");
     let file = File::options().create(true).append(true).open(&path);
     let file = file.unwrap_or_else(|error| panic!("cannot open {path}: {error}"));
     if file.try_lock().is_err() {
-        eprintln!("cluster {number}: waiting for another process to be done with it");
+        eprintln!("{name}: waiting for another process to be done with it");
         file.lock().unwrap_or_else(|error| panic!("cannot lock {path}: {error}"));
     }
     file
@@ -175,17 +178,9 @@ impl Layout {
     pub fn prepare_run(&self) {
         make_folder(&self.path("run"), 0o711);
         for folder in control_groups() {
-            make_control_group(&folder.join(self.cgroup()));
-        }
-    }
-
-    /// Notes a process, so that it can be ended when this process does not do so: its id, and when it started, by which it is
-    /// told from a later one of that id.
-    pub fn record(&self, process: Pid) {
-        if let Some(start) = super::remove::start_of(process) {
-            let mut file =
-                File::options().create(true).append(true).open(self.path("processes")).expect("a file");
-            writeln!(file, "{} {start}", process.as_raw_nonzero()).expect("room on the disk");
+            let group = folder.join(self.cgroup());
+            make_control_group(&group);
+            hand_down_controllers(&group);
         }
     }
 
@@ -687,7 +682,8 @@ pub fn control_groups() -> Vec<PathBuf> {
     folders.filter(|path| !path.is_symlink() && path.join("cgroup.procs").exists()).collect()
 }
 
-fn make_control_group(folder: &Path) {
+/// Makes a control group in which processes can be.
+pub fn make_control_group(folder: &Path) {
     let parent = folder.parent().expect("a folder of control groups");
     make_folder(folder, 0o755);
     // Version 1 begins without any, and takes no process until it has some.
@@ -698,18 +694,21 @@ fn make_control_group(folder: &Path) {
             fs::write(folder.join(name), value).expect("a control group takes what its parent has");
         }
     }
+    hand_down_controllers(parent);
+}
+
+/// Gives a control group's controllers to those below it. One of version 2 then takes no process itself any more.
+fn hand_down_controllers(group: &Path) {
     // Version 2 hands a controller down only when told. One that cannot be had, kubelet names.
-    for group in [parent, folder] {
-        for controller in ["+cpu", "+cpuset", "+memory", "+pids", "+io", "+hugetlb"] {
-            let switch = group.join("cgroup.subtree_control");
-            if switch.exists() {
-                let _ = fs::write(switch, controller);
-            }
+    for controller in ["+cpu", "+cpuset", "+memory", "+pids", "+io", "+hugetlb"] {
+        let switch = group.join("cgroup.subtree_control");
+        if switch.exists() {
+            let _ = fs::write(switch, controller);
         }
     }
 }
 
-fn make_folder(path: &Path, mode: u32) {
+pub fn make_folder(path: &Path, mode: u32) {
     fs::create_dir_all(path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
     // Control groups have modes of their own.
     if !path.starts_with("/sys") {
@@ -718,7 +717,7 @@ fn make_folder(path: &Path, mode: u32) {
 }
 
 /// The user and group as whom squid serves; `None` when this machine has none for it, and squid chooses.
-fn proxy_user() -> Option<(u32, u32)> {
+pub fn proxy_user() -> Option<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd").ok()?;
     users.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -1,6 +1,7 @@
 //! The end of a cluster, also of one whose test was killed.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,10 +20,13 @@ use super::{CONTAINERD_NAMESPACE, text};
 /// How long killed processes may take to be gone.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The file in which processes are noted.
+const NOTES: &str = "processes";
+
 /// Ends and removes the cluster of a number, if there is one. For who has the lock of the number.
 pub fn remains(number: u8) {
     let layout = Layout::of(number);
-    end_noted(&layout);
+    end_noted(&layout.folder);
     running(&layout);
     if layout.folder.exists() {
         assert!(layout::is_ours(&layout.folder), "{} is not ours", layout.folder.display());
@@ -32,6 +36,16 @@ pub fn remains(number: u8) {
 
 /// Removes the cluster of a number when this process is interrupted (Ctrl-C) or asked to end, and then ends it.
 pub fn when_interrupted(number: u8) {
+    before_interruption(format!("cluster {number}"), move || {
+        let layout = Layout::of(number);
+        end_noted(&layout.folder);
+        running(&layout);
+        layout.remove_folder();
+    });
+}
+
+/// Removes something when this process is interrupted (Ctrl-C) or asked to end, and then ends it.
+pub fn before_interruption(what: String, remove: impl FnOnce() + Send + 'static) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let watch = move || {
         runtime.block_on(async {
@@ -41,13 +55,10 @@ pub fn when_interrupted(number: u8) {
                 _ = end.recv() => {}
             }
         });
-        eprintln!("cluster {number}: interrupted, removing it");
+        eprintln!("{what}: interrupted, removing it");
         // The tests fail meanwhile, and would remove it, too.
         let _removing = removing();
-        let layout = Layout::of(number);
-        end_noted(&layout);
-        running(&layout);
-        layout.remove_folder();
+        remove();
         // As a shell has it of a program that an interrupt ended.
         std::process::exit(130);
     };
@@ -61,9 +72,41 @@ pub fn removing() -> MutexGuard<'static, ()> {
     REMOVING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends the parts of a cluster that another process, or another thread, has started.
-fn end_noted(layout: &Layout) {
-    let noted = fs::read_to_string(layout.path("processes")).unwrap_or_default();
+/// Ends everything in the control group of a name, in each hierarchy, and removes it.
+pub fn control_group(name: &str) {
+    end_all(|| contained(name));
+    remove_control_groups(name);
+}
+
+/// Kills processes until there are none left.
+fn end_all(find: impl Fn() -> Vec<Pid>) {
+    let deadline = Instant::now() + END_TIMEOUT;
+    loop {
+        let rest = find();
+        if rest.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "processes outlive their being killed: {rest:?}");
+        for process in rest {
+            // An error is that of a process that has ended already.
+            let _ = kill_process(process, Signal::KILL);
+        }
+        thread::sleep(POLL_INTERVAL / 4);
+    }
+}
+
+/// Notes a process in the folder of what it is a part of, so that it can be ended when this process does not do so: its id,
+/// and when it started, by which it is told from a later one of that id.
+pub fn note(folder: &Path, process: Pid) {
+    if let Some(start) = start_of(process) {
+        let mut file = File::options().create(true).append(true).open(folder.join(NOTES)).expect("a file");
+        writeln!(file, "{} {start}", process.as_raw_nonzero()).expect("room on the disk");
+    }
+}
+
+/// Ends the parts of what has this folder, which another process, or another thread, has started.
+pub fn end_noted(folder: &Path) {
+    let noted = fs::read_to_string(folder.join(NOTES)).unwrap_or_default();
     for line in noted.lines() {
         if let Some((process, start)) = line.split_once(' ')
             && let Some(process) = process.parse().ok().and_then(Pid::from_raw)
@@ -76,32 +119,18 @@ fn end_noted(layout: &Layout) {
 
 /// Ends what runs beside the parts: the containers and those who mind them; then removes mounts and the network.
 pub fn running(layout: &Layout) {
-    let deadline = Instant::now() + END_TIMEOUT;
-    loop {
-        let rest: Vec<Pid> = shims(layout).into_iter().chain(contained(layout)).collect();
-        if rest.is_empty() {
-            break;
-        }
-        assert!(Instant::now() < deadline, "processes outlive their being killed: {rest:?}");
-        for process in rest {
-            // An error is that of a process that has ended already.
-            let _ = kill_process(process, Signal::KILL);
-        }
-        thread::sleep(POLL_INTERVAL / 4);
-    }
-    for folder in layout::control_groups() {
-        remove_control_group(&folder.join(layout.cgroup()));
-    }
+    end_all(|| shims(layout).into_iter().chain(contained(&layout.cgroup())).collect());
+    remove_control_groups(&layout.cgroup());
     // They name files that are to be removed, so before those that name them.
     remove_traces(layout);
     unmount(&layout.folder);
     layout.network.remove();
     folder(&layout.path("run"));
-    let _ = fs::remove_file(layout.path("processes"));
+    let _ = fs::remove_file(layout.path(NOTES));
 }
 
 /// When a process started, in the kernel's own terms; `None` when there is none of this id.
-pub fn start_of(process: Pid) -> Option<String> {
+fn start_of(process: Pid) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
     // The second field, a name in parentheses, may have blanks in it.
     let (_, rest) = status.rsplit_once(')')?;
@@ -138,8 +167,8 @@ fn shims(layout: &Layout) -> Vec<Pid> {
     processes.collect()
 }
 
-/// The processes in the pods' control groups.
-fn contained(layout: &Layout) -> Vec<Pid> {
+/// The processes in the control groups of a name, and below.
+fn contained(name: &str) -> Vec<Pid> {
     fn collect(folder: &Path, processes: &mut Vec<Pid>) {
         let procs = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
         processes.extend(procs.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)));
@@ -151,11 +180,17 @@ fn contained(layout: &Layout) -> Vec<Pid> {
     }
     let mut processes = Vec::new();
     for folder in layout::control_groups() {
-        collect(&folder.join(layout.cgroup()), &mut processes);
+        collect(&folder.join(name), &mut processes);
     }
     processes.sort_unstable_by_key(|process| process.as_raw_nonzero());
     processes.dedup();
     processes
+}
+
+fn remove_control_groups(name: &str) {
+    for folder in layout::control_groups() {
+        remove_control_group(&folder.join(name));
+    }
 }
 
 fn remove_control_group(folder: &Path) {
@@ -171,7 +206,8 @@ fn remove_control_group(folder: &Path) {
     }
 }
 
-fn unmount(folder: &Path) {
+/// Unmounts everything in a folder.
+pub fn unmount(folder: &Path) {
     // The last mounted first. Lazily: nobody uses them any more, but the kernel may not have noticed yet.
     for mount in mounts_below(folder).iter().rev() {
         let output =

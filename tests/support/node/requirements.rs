@@ -95,15 +95,17 @@ pub fn missing() -> Vec<String> {
 
 /// Says what is missing, and for which tests, loudly, if something is. A failure where nobody would read it.
 pub fn report_missing() -> ExitCode {
-    let missing = missing();
+    report("tests/cluster.rs and tests/product.rs, of running pods", "a real node", &missing())
+}
+
+/// Says that tests are not run since something needs what is missing, loudly, if something is. A failure where nobody would
+/// read it.
+pub fn report(tests: &str, who: &str, missing: &[String]) -> ExitCode {
     if missing.is_empty() {
         return ExitCode::SUCCESS;
     }
     println!("\n{}", "!".repeat(100));
-    println!(
-        "!! NOT RUN: every test of tests/cluster.rs and tests/product.rs, of running pods, since a real node"
-    );
-    println!("!! needs what is missing here:");
+    println!("!! NOT RUN: every test of {tests}, since {who} needs what is missing here:");
     for thing in missing {
         println!("!!   {thing}");
     }
