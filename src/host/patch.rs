@@ -24,6 +24,10 @@ pub const EXTRA_ENVS: &str = "reach.dev/extra-envs";
 /// The static pods that kubeadm gives its own variables (cmd/kubeadm/app/phases/controlplane/manifests.go).
 const COMPONENTS: [&str; 3] = ["apiServer", "controllerManager", "scheduler"];
 
+/// What Cluster API puts behind the name of a cluster for the names of its Secrets (util/secret/consts.go, `Purpose`). `proxy` is
+/// the CA of the front proxy.
+const PURPOSES: [&str; 6] = ["ca", "etcd", "sa", "proxy", "kubeconfig", "apiserver-etcd-client"];
+
 /// What clusterctl and Jinja replace in plain text, and who does.
 const OPENERS: [(&str, &str); 5] = [
     ("${", "clusterctl"),
@@ -121,6 +125,12 @@ pub fn patch(object: &Value, field: &str, wanted: &Wanted<'_>) -> Result<Vec<Ope
     patch.commands();
     patch.extra_envs();
     if patch.errors.is_empty() { Ok(patch.operations) } else { Err(patch.errors) }
+}
+
+/// The cluster for which Cluster API itself keeps a Secret of this name, if it were there.
+#[must_use]
+pub fn secret_of_cluster_api(name: &str) -> Option<&str> {
+    PURPOSES.iter().find_map(|purpose| name.strip_suffix(purpose)?.strip_suffix('-'))
 }
 
 /// The files with variables in them, in a Secret.

@@ -224,18 +224,23 @@ fn variables_of_clusterctl_come_out_as_they_went_in_and_can_be_filled_in_before_
 #[test]
 fn a_secret_keeps_the_variables_out_of_the_manifest() {
     let before = cluster("files: []");
-    let after = patch(&before, &["--env-secret", "{cluster}-proxy"]);
+    let after = patch(&before, &["--env-secret", "{cluster}-proxy-env"]);
     let first = &spec(&after)["files"][0];
-    assert_eq!(first["contentFrom"], json!({"secret": {"name": "web-proxy", "key": "proxy.env"}}));
+    assert_eq!(first["contentFrom"], json!({"secret": {"name": "web-proxy-env", "key": "proxy.env"}}));
     assert_eq!(first.get("content"), None);
     let secret = values(&after).pop().unwrap();
     assert_eq!(
         (&secret["kind"], &secret["metadata"]["name"], &secret["metadata"]["namespace"]),
-        (&json!("Secret"), &json!("web-proxy"), &json!("prod"))
+        (&json!("Secret"), &json!("web-proxy-env"), &json!("prod"))
     );
-    assert_eq!(patch(&after, &["--env-secret", "{cluster}-proxy"]), after);
+    assert_eq!(patch(&after, &["--env-secret", "{cluster}-proxy-env"]), after);
     // Without it, it goes again.
     assert_eq!(values(&patch(&after, &[])), values(&patch(&before, &[])));
+    // Cluster API's own names are not for others: a cluster would never start.
+    for name in ["{cluster}-proxy", "web-kubeconfig"] {
+        let error = fails(&before, &["--env-secret", name]);
+        assert!(error.contains("Cluster API's own for the cluster web"), "{error}");
+    }
     let taken =
         format!("{before}---\napiVersion: v1\nkind: Secret\nmetadata: {{name: mine, namespace: prod}}\n");
     let error = fails(&taken, &["--env-secret", "mine"]);
@@ -263,7 +268,7 @@ spec:
         pipe(&[&["host", "patch", "-f", "-", "--presets", &preset], more].concat(), manifests)
     };
     let before = cluster("files: []");
-    let run = patch(&before, &["--env-secret", "web-proxy"]);
+    let run = patch(&before, &["--env-secret", "web-proxy-env"]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
     assert!(run.stderr.contains("PROXY_PASSWORD comes from key password of Secret proxy"), "{}", run.stderr);
     let with = format!(
@@ -276,7 +281,7 @@ spec:
         "{}",
         run.stderr
     );
-    let run = patch(&with, &["--env-secret", "web-proxy"]);
+    let run = patch(&with, &["--env-secret", "web-proxy-env"]);
     assert!(!run.stderr.contains("s3cret"));
     let after = run.succeeded();
     let control_plane = serde_json::to_string(&spec(&after)).unwrap();
@@ -323,7 +328,7 @@ fn a_list_that_is_long_is_compressed_and_for_ignition_an_error() {
     {
         assert!(run.stderr.contains(expected), "{}", run.stderr);
     }
-    patch("format: ignition", &["--env-secret", "web-proxy"]).succeeded();
+    patch("format: ignition", &["--env-secret", "web-proxy-env"]).succeeded();
 }
 
 #[test]

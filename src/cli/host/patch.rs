@@ -10,7 +10,7 @@ use super::{HostInput, HostPresets, Known};
 use crate::cli::output::{self, Form, append};
 use crate::cli::{self, Failure, shared_out};
 use crate::host::class;
-use crate::host::cluster_api::{Group, Object, check};
+use crate::host::cluster_api::{CORE, Group, Object, check};
 use crate::host::node::{Node, StaticPods};
 use crate::host::patch::{self, PatchError, Wanted, is_secret_of_reach};
 use crate::host::render::LONGEST_USER_DATA;
@@ -30,7 +30,7 @@ Examples:
   reach host patch -f cluster.yaml --presets presets/ | kubectl apply -f -
   clusterctl generate cluster web ... | reach host patch -f - --presets presets/
   reach host patch -f cluster.yaml --presets presets/ -o diff
-  reach host patch -f cluster.yaml --presets presets/ --env-secret web-proxy
+  reach host patch -f cluster.yaml --presets presets/ --env-secret web-proxy-env
 
 Exit code with -o diff: 0 when nothing changes, 1 when something does, 2 on errors.")]
 pub struct Arguments {
@@ -234,6 +234,14 @@ impl Work<'_> {
         let objects = self.stream.manifests.objects();
         let cluster = group.cluster.map_or("", |index| objects[index].name.as_str());
         let name = name.replace("{cluster}", cluster);
+        if let Some(of) =
+            patch::secret_of_cluster_api(&name).filter(|of| self.is_cluster(of, cluster, namespace))
+        {
+            return Err(vec![format!(
+                "{}: --env-secret {name}: a Secret of this name is Cluster API's own for the cluster {of}, which would not start: write another name, such as {{cluster}}-proxy-env",
+                self.stream.name(group)
+            )]);
+        }
         let object = patch::secret(node, &name, namespace, &known.variables)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let is_it = |object: &&Object| {
@@ -251,11 +259,22 @@ impl Work<'_> {
         let key = (namespace.to_owned(), name.clone());
         match self.secrets.insert(key, object.clone()) {
             Some(other) if other != object => Err(vec![format!(
-                "{}: --env-secret {name}: another cluster of this namespace has other entries in no_proxy: write --env-secret '{{cluster}}-proxy' for a Secret of each",
+                "{}: --env-secret {name}: another cluster of this namespace has other entries in no_proxy: write --env-secret '{{cluster}}-proxy-env' for a Secret of each",
                 self.stream.name(group)
             )]),
             _ => Ok(Some(name)),
         }
+    }
+
+    /// Whether it is the name of the group's cluster, or of another one of the namespace.
+    fn is_cluster(&self, name: &str, own: &str, namespace: &str) -> bool {
+        name == own
+            || self.stream.manifests.objects().iter().any(|object| {
+                object.group == CORE
+                    && object.kind == "Cluster"
+                    && object.name == name
+                    && object.namespace == namespace
+            })
     }
 
     fn object(&mut self, index: usize, group_has_no_class: bool, wanted: &Wanted<'_>) {
@@ -263,7 +282,7 @@ impl Work<'_> {
         if object.kind == "KubeadmControlPlaneTemplate" && group_has_no_class && !wanted.node.files.is_empty()
         {
             self.warnings.push(format!(
-                "{}, {object}: its ClusterClass is not in the stream; if a patch of the class empties `files`, as those of the vSphere provider do, nothing of reach is left: give the class too, which then gets a patch",
+                "{}, {object}: its ClusterClass is not in the stream; if a patch of the class empties `files`, as those of the vSphere provider do, nothing of reach is left: give the class too, which then gets a patch; where the template is there already, Cluster API takes no change of it: give it another name",
                 object.source
             ));
         }

@@ -142,9 +142,9 @@ fn what_is_too_long_for_ignition_is_an_error_that_offers_a_secret() {
     let object = control_plane(&json!({"format": "ignition"}));
     let error = errors(&object, &wanted(&node)).remove(0);
     assert!(error.contains("the longest value is NO_PROXY") && error.contains("--env-secret"), "{error}");
-    let new = patched(&object, &Wanted { secret: Some("web-proxy"), ..wanted(&node) });
+    let new = patched(&object, &Wanted { secret: Some("web-proxy-env"), ..wanted(&node) });
     let first = &new["spec"]["kubeadmConfigSpec"]["files"][0];
-    assert_eq!(first["contentFrom"], json!({"secret": {"name": "web-proxy", "key": "proxy.env"}}));
+    assert_eq!(first["contentFrom"], json!({"secret": {"name": "web-proxy-env", "key": "proxy.env"}}));
     assert_eq!(first.get("content"), None);
 }
 
@@ -175,12 +175,12 @@ fn a_variable_of_clusterctl_stands_in_plain_text() {
 fn the_secret_has_the_file_and_is_known_again() {
     let node = node(&format!("localhost,{}", placeholder(0)));
     let variables = ["${VIP}".to_owned()];
-    let made = secret(&node, "web-proxy", "prod", &variables).unwrap();
+    let made = secret(&node, "web-proxy-env", "prod", &variables).unwrap();
     assert!(is_secret_of_reach(&made));
     assert_eq!(made["metadata"]["namespace"], "prod");
     let text = made["stringData"]["proxy.env"].as_str().unwrap();
     assert!(text.starts_with(MARK) && text.contains(",${VIP}'"));
-    let plain = secret(&node, "web-proxy", "", &[]).unwrap();
+    let plain = secret(&node, "web-proxy-env", "", &[]).unwrap();
     assert!(is_secret_of_reach(&plain) && plain["metadata"].get("namespace").is_none());
     assert!(plain["data"]["proxy.env"].is_string());
     assert!(!is_secret_of_reach(&json!({"kind": "Secret", "data": {"proxy.env": "eA=="}})));
