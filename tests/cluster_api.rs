@@ -12,8 +12,8 @@ mod accepted;
 mod addon;
 #[path = "cluster_api/classes.rs"]
 mod classes;
-#[path = "cluster_api/extension.rs"]
-mod extension;
+#[path = "cluster_api/hooks.rs"]
+mod hooks;
 #[path = "cluster_api/ignition.rs"]
 mod ignition;
 #[path = "cluster_api/machines.rs"]
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         machines::are_given_the_files_and_the_command,
         addon::brings_reach_and_the_presets_and_keeps_them,
         classes::give_each_cluster_its_own,
-        extension::gives_clusters_of_a_class_that_names_it_their_own,
+        hooks::give_the_hosts_of_classes_the_presets,
         machines::of_v1beta1_are_given_the_same,
         machines::give_static_pods_what_is_asked_for,
         machines::of_a_template_are_given_the_values_of_clusterctl,
