@@ -78,7 +78,8 @@ impl FactInput {
         }
         let mut errors = Vec::new();
         for file in &mut files {
-            match variables::substitute(&file.text, |name| std::env::var(name).ok()) {
+            // clusterctl looks every name up in capitals.
+            match variables::substitute(&file.text, |name| std::env::var(name.to_uppercase()).ok()) {
                 Ok(text) => file.text = text,
                 Err(error) => errors.push(format!("{}: {error}", file.name)),
             }
