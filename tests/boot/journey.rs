@@ -142,7 +142,8 @@ fn publish_images(site: &Site) {
 /// The archive of `make image`.
 fn archive() -> PathBuf {
     let default = || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("image").join("reach.tar");
-    let archive = std::env::var_os("ARCHIVE").map_or_else(default, PathBuf::from);
+    // make gives a path in the project.
+    let archive = std::env::var_os("ARCHIVE").map_or_else(default, |path| root().join(path));
     assert!(archive.exists(), "{}: no such file: run `make image` first", archive.display());
     archive
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use crate::journey::{CURL_IMAGE, Journey, REACH_IMAGE};
+use crate::journey::{CURL_IMAGE, Journey, MANIFESTS, REACH_IMAGE};
 use crate::support::boot::{COMPANY_REGISTRY, OUTSIDE_REGISTRY};
+use crate::support::cluster_api::ClusterApi;
 use crate::support::eventually;
-use crate::support::helm::{NAMESPACE, Version, chart, helm, text};
+use crate::support::helm::{NAMESPACE, Version, objects, root, template};
 use crate::support::kubectl::{self, Kubectl as _, succeeded};
 
 /// The network of Services, as the manifests have it.
@@ -59,25 +61,54 @@ pub fn are_given_what_the_host_has(journey: &Journey) {
     assert_eq!(site.proxy().requests(COMPANY_REGISTRY), Vec::<String>::new());
 }
 
-/// Installs the chart, and the presets that the host has.
+/// Installs reach, and the presets that the host has, as docs/cluster-api.md says: a management cluster has Cluster API apply
+/// them, as an addon.
 pub fn install(journey: &Journey) {
     let site = &journey.site;
     site.await_system();
     if site.kubectl(&["get", "--namespace", NAMESPACE, "deployment/reach"]).status.success() {
         return;
     }
-    let kubeconfig = site.kubeconfig();
-    let arguments = ["--kubeconfig", text(&kubeconfig), "--namespace", NAMESPACE, "--create-namespace"];
-    let chart = chart();
-    let install =
-        ["install", "reach", text(&chart), "--set=noProxyFrom.clusterNetwork=true", "--wait", "--timeout=5m"];
-    let output = helm(Version::V4, [&install[..], &arguments].concat());
-    if !output.status.success() {
-        eprintln!("{}", site.describe(NAMESPACE));
+    let cluster_api = ClusterApi::start();
+    let cluster = cluster_api.adopt("clusters", "shop", &site.kubeconfig(), &cluster());
+    cluster_api.apply_addon(addon(journey).path());
+    cluster.await_addon();
+    site.await_rollout(NAMESPACE, "deployment/reach");
+}
+
+/// The cluster and its infrastructure, with the label of the addon. Its machines are there and are nobody's business any more.
+fn cluster() -> String {
+    let manifests = fs::read_to_string(root().join(MANIFESTS)).expect("our manifests");
+    let mut objects: Vec<Value> = objects(&manifests)
+        .into_iter()
+        .filter(|object| object["kind"] == "Cluster" || object["kind"] == "VSphereCluster")
+        .collect();
+    for object in &mut objects {
+        object["metadata"]["labels"] = json!({"proxy": "corporate"});
+        object["spec"].as_object_mut().expect("a specification").remove("controlPlaneRef");
     }
-    succeeded("helm install", output);
-    let presets = fs::read_to_string(&journey.presets).expect("our file");
-    succeeded("kubectl apply", site.kubectl_with_stdin(&["apply", "--server-side", "-f", "-"], presets));
+    json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()
+}
+
+/// The example's addon with what is the company's own in it: the presets, and reach with the right to ask for networks.
+fn addon(journey: &Journey) -> TempDir {
+    let folder = tempfile::Builder::new().prefix("reach-addon-").tempdir().expect("a temporary folder");
+    let place = |path: &str| {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a temporary folder");
+        path
+    };
+    for file in ["clusterresourceset.yaml", "kustomization.yaml"] {
+        let path = format!("examples/cluster-api/addon/{file}");
+        fs::copy(root().join(&path), place(&path)).expect("a temporary file");
+    }
+    fs::copy(&journey.presets, place("examples/cluster-api/presets/corporate-proxy.yaml"))
+        .expect("a temporary file");
+    let values = json!({"noProxyFrom": {"clusterNetwork": true}});
+    let rendered = template(Version::V4, &values, &["--include-crds", "--no-hooks"]).expect("the chart");
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    fs::write(place("webhook/reach.yaml"), format!("{namespace}\n{rendered}")).expect("a temporary file");
+    folder
 }
 
 /// The environment of a pod of a namespace that says nothing of proxies itself, once reach has injected one.

@@ -1,25 +1,21 @@
 //! reach and the presets in a workload cluster, as an addon that the management cluster keeps there.
 
-use std::process::Command;
-
 use base64_simd::STANDARD;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::streams::{example, patched, read, replaced};
-use crate::support::cluster_api::{ClusterApi, Workload, WorkloadCluster};
+use crate::streams::{example, patched, replaced};
+use crate::support::cluster_api::{ClusterApi, Workload};
 use crate::support::helm::root;
 use crate::support::kubectl::{Kubectl as _, succeeded};
 use crate::support::pki::Ca;
-
-const KUSTOMIZATION: &str = "examples/cluster-api/addon/kustomization.yaml";
 
 pub fn brings_reach_and_the_presets_and_keeps_them(cluster_api: &ClusterApi) {
     // The namespace of the examples: the command is the one that is documented.
     let stream = patched(&example("vsphere.yaml", "clusters"));
     let cluster = cluster_api.create("clusters", "shop", Workload::Running, &stream);
-    install(cluster_api);
+    cluster_api.apply_addon(&root());
     let workload = cluster.workload();
-    let set = await_applied(&cluster);
+    let set = cluster.await_addon();
     for (namespace, object) in [
         ("reach-system", "deployment/reach"),
         ("reach-system", "service/reach"),
@@ -75,33 +71,7 @@ pub fn brings_reach_and_the_presets_and_keeps_them(cluster_api: &ClusterApi) {
         let deployment = workload.get(&["deployment", "reach", "--namespace=reach-system"]);
         if deployment["spec"]["replicas"] == 3 { Ok(()) } else { Err(deployment.to_string()) }
     });
-    await_applied(&cluster);
+    cluster.await_addon();
     // What docs/hosts.md warns of: the controller takes away what the manifest does not have.
     assert_eq!(webhook()[0]["clientConfig"].get("caBundle"), None);
-}
-
-/// Runs the command that the kustomization itself tells.
-fn install(cluster_api: &ClusterApi) {
-    let documented = read(KUSTOMIZATION);
-    let commands: Vec<_> = documented.lines().filter_map(|line| line.strip_prefix("#   kubectl ")).collect();
-    assert_eq!(commands.len(), 1, "{documented}");
-    let programs = cluster_api.management.programs().display().to_string();
-    let output = Command::new("sh")
-        .args(["-c", &format!("PATH={programs}:$PATH && kubectl {}", commands[0])])
-        .env("KUBECONFIG", cluster_api.management.kubeconfig())
-        .current_dir(root())
-        .output()
-        .expect("sh runs");
-    succeeded(commands[0], output);
-}
-
-/// Waits until the controller says that it has applied all, and returns the ClusterResourceSet.
-fn await_applied(cluster: &WorkloadCluster<'_>) -> Value {
-    cluster.eventually("the addon is applied", || {
-        let set = cluster.get("clusterresourcesets", "reach")?;
-        let binding = cluster.get("clusterresourcesetbindings", "shop")?;
-        let bindings = binding["spec"]["bindings"][0]["resources"].as_array().cloned().unwrap_or_default();
-        let is_applied = bindings.len() == 2 && bindings.iter().all(|resource| resource["applied"] == true);
-        if is_applied { Ok(set) } else { Err(format!("{}{binding}", set["status"])) }
-    })
 }

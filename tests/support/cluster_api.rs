@@ -54,6 +54,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(300);
 /// The programs of `tests/cluster-api/build.sh`.
 static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| programs("cluster-api/build.sh"));
 
+/// The addon of the examples, below the root of the project.
+const ADDON: &str = "examples/cluster-api/addon/kustomization.yaml";
+
 /// Where a machine stands in the life of its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -219,6 +222,40 @@ impl ClusterApi {
         cluster
     }
 
+    /// Applies a stream of manifests that has a Cluster of this name, which runs already: this kubeconfig leads to it.
+    ///
+    /// # Panics
+    /// As [`Self::create`].
+    #[track_caller]
+    pub fn adopt(&self, namespace: &str, name: &str, kubeconfig: &Path, stream: &str) -> WorkloadCluster<'_> {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let cluster = WorkloadCluster { cluster_api: self, namespace, name, workload: None };
+        self.create_namespace(&cluster.namespace);
+        cluster.keep_kubeconfig(&fs::read_to_string(kubeconfig).expect("a kubeconfig"));
+        succeeded("kubectl apply", self.apply(&cluster.namespace, stream));
+        cluster.provision();
+        cluster
+    }
+
+    /// Runs the command that the addon of the examples tells, in a copy of the project, or in itself.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn apply_addon(&self, root: &Path) {
+        let documented = fs::read_to_string(root.join(ADDON)).expect("the addon");
+        let commands: Vec<_> =
+            documented.lines().filter_map(|line| line.strip_prefix("#   kubectl ")).collect();
+        assert_eq!(commands.len(), 1, "{documented}");
+        let programs = self.management.programs().display().to_string();
+        let output = Command::new("sh")
+            .args(["-c", &format!("PATH={programs}:$PATH && kubectl {}", commands[0])])
+            .env("KUBECONFIG", self.management.kubeconfig())
+            .current_dir(root)
+            .output()
+            .expect("sh runs");
+        succeeded(commands[0], output);
+    }
+
     fn create_namespace(&self, name: &str) {
         self.management.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
     }
@@ -365,6 +402,10 @@ impl WorkloadCluster<'_> {
             let ca = STANDARD.encode_to_string(ca);
             cluster.insert("certificate-authority-data".to_owned(), json!(ca));
         }
+        self.keep_kubeconfig(&kubeconfig.to_string());
+    }
+
+    fn keep_kubeconfig(&self, kubeconfig: &str) {
         self.cluster_api.management.apply(&json!({
             "apiVersion": "v1",
             "kind": "Secret",
@@ -375,7 +416,7 @@ impl WorkloadCluster<'_> {
                 "name": format!("{}-kubeconfig", self.name),
                 "labels": {"cluster.x-k8s.io/cluster-name": self.name},
             },
-            "stringData": {"value": kubeconfig.to_string()},
+            "stringData": {"value": kubeconfig},
         }));
     }
 
@@ -453,6 +494,23 @@ impl WorkloadCluster<'_> {
                 "status": {"initialization": {"provisioned": true}},
             }),
         );
+    }
+
+    /// Waits until the controller says that it has applied all of the addon, and returns the ClusterResourceSet.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    #[track_caller]
+    pub fn await_addon(&self) -> Value {
+        self.eventually("the addon is applied", || {
+            let set = self.get("clusterresourcesets", "reach")?;
+            let binding = self.get("clusterresourcesetbindings", &self.name)?;
+            let resources =
+                binding["spec"]["bindings"][0]["resources"].as_array().cloned().unwrap_or_default();
+            let is_applied =
+                resources.len() == 2 && resources.iter().all(|resource| resource["applied"] == true);
+            if is_applied { Ok(set) } else { Err(format!("{}{binding}", set["status"])) }
+        })
     }
 
     /// The bootstrap data that the controllers make for a machine, as soon as there is one.
