@@ -39,6 +39,45 @@ pub fn measure() -> Vec<Row> {
     ]
 }
 
+/// What else belongs to each cluster in a management cluster, and is not patched.
+const BESIDES: &str = r"apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: shop-vcenter
+  namespace: shop
+stringData:
+  username: shop
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: shop-addon
+  namespace: shop
+data:
+  addon.yaml: |
+    apiVersion: v1
+    kind: Namespace
+    metadata:
+      name: addon
+---
+apiVersion: addons.cluster.x-k8s.io/v1beta2
+kind: ClusterResourceSet
+metadata:
+  name: shop-addon
+  namespace: shop
+spec:
+  clusterSelector:
+    matchLabels:
+      cluster: shop
+  resources:
+  - kind: ConfigMap
+    name: shop-addon";
+
 /// The example with two failure domains, once for each cluster, its failure domains once for all, as they are in a
 /// management cluster; and how many documents that is.
 fn stream() -> (String, usize) {
@@ -48,6 +87,7 @@ fn stream() -> (String, usize) {
         document.contains("kind: VSphereDeploymentZone\n")
             || document.contains("kind: VSphereFailureDomain\n")
     });
+    let of_cluster: Vec<&str> = of_cluster.into_iter().chain(BESIDES.split("\n---\n")).collect();
     let mut documents: Vec<String> = zones.iter().map(|zone| (*zone).to_owned()).collect();
     for number in 0..CLUSTERS {
         let name = format!("shop-{number}");
