@@ -1,5 +1,7 @@
 //! References to other variables in values of a container, as the kubelet replaces them.
 
+use std::collections::BTreeSet;
+
 /// `$(NAME)` is what `known` has for it, `$$` a dollar sign; what is unknown stays as it is
 /// (k8s.io/kubernetes third_party/forked/golang/expansion).
 pub fn expand<'v>(value: &str, mut known: impl FnMut(&str) -> Option<&'v str>) -> String {
@@ -24,6 +26,16 @@ pub fn expand<'v>(value: &str, mut known: impl FnMut(&str) -> Option<&'v str>) -
     expanded + rest
 }
 
+/// The variables that a value refers to.
+pub fn references(value: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    expand(value, |name| {
+        names.insert(name.to_owned());
+        None
+    });
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,5 +55,6 @@ mod tests {
         ] {
             assert_eq!(expand(value, known), expected);
         }
+        assert_eq!(references("$(B)$$(C)$(A)$(B)"), ["A".to_owned(), "B".to_owned()].into());
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use crate::clients::proxy::Written;
-use crate::expansion::expand;
+use crate::expansion::{expand, references};
 use crate::inject::merge::{self, Part, Resolved, Value, VariableConflict};
 use crate::inject::preset::{Preset, PresetLevel, ProxyVariable, Variable, VariableValue};
 use crate::inject::snapshot::{ClusterLists, Derived};
@@ -173,10 +173,7 @@ pub fn secrets(presets: &[Arc<Preset>]) -> BTreeSet<String> {
     for _ in 0..MAX_REFERENCES {
         for variable in variables().filter(|variable| wanted.contains(&*variable.name)).collect::<Vec<_>>() {
             if let VariableValue::Literal(text) = &variable.value {
-                expand(text, |name| {
-                    wanted.insert(name.to_owned());
-                    None
-                });
+                wanted.extend(references(text));
             }
         }
     }
@@ -238,13 +235,8 @@ fn value(
         return Ok((sourced(part, json, given)?, true));
     }
     let written = variable.value.literal().unwrap_or_default();
-    let mut names = BTreeSet::new();
-    expand(written, |name| {
-        names.insert(name.to_owned());
-        None
-    });
     let mut known: BTreeMap<String, (String, bool)> = BTreeMap::new();
-    for name in names {
+    for name in references(written) {
         let is_it = |other: &&Resolved| other.spellings.iter().any(|spelling| **spelling == *name);
         let Some(other) = variables.iter().find(is_it).filter(|_| depth < MAX_REFERENCES) else {
             return Err(reference(part, name));
@@ -277,22 +269,20 @@ fn no_proxy(
     left_out: &mut Vec<LeftOut>,
 ) -> Result<(String, bool), ValueError> {
     let mut lists = given.no_proxy.to_vec();
-    let mut written = None;
+    let mut secret = false;
     for part in variable.iter().flat_map(|variable| &variable.parts) {
         let text = match &part.variable().value {
-            VariableValue::Literal(text) => text,
-            VariableValue::Source(json) => return Ok((sourced(part, json, given)?, true)),
+            VariableValue::Literal(text) => text.to_string(),
+            VariableValue::Source(json) => {
+                secret = true;
+                sourced(part, json, given)?
+            }
             VariableValue::Java => continue,
         };
-        let mut name = None;
-        expand(text, |reference| {
-            name.get_or_insert_with(|| reference.to_owned());
-            None
-        });
-        if let Some(name) = name {
+        if let Some(name) = references(&text).pop_first() {
             return Err(reference(part, name));
         }
-        let own = List::parse(text, Author::Host);
+        let own = List::parse(&text, Author::Host);
         left_out.extend(
             own.left_out()
                 .iter()
@@ -304,20 +294,23 @@ fn no_proxy(
             lists.push(List::parse(&of_cluster.left_out().join(","), Author::Host));
         }
     }
-    match variable.map(|variable| &variable.value) {
-        Some(Value::Portable { list, .. }) => lists.push(list.clone()),
+    let written = match variable.map(|variable| &variable.value) {
+        Some(Value::Portable { list, .. }) => {
+            lists.push(list.clone());
+            None
+        }
         // As its author wants it: what is known besides comes behind it.
-        Some(value) => written = value.literal(),
-        None => {}
-    }
-    let Some(written) = written else { return Ok((portable::unite(lists.iter()), false)) };
+        Some(value) => value.literal(),
+        None => None,
+    };
+    let Some(written) = written else { return Ok((portable::unite(lists.iter()), secret)) };
     let known: Vec<String> = given.no_proxy.iter().map(List::text).collect();
     let mut union = Union::default();
     union.add(written);
     for list in &known {
         union.add(list);
     }
-    Ok((union.join(), false))
+    Ok((union.join(), secret))
 }
 
 /// What a Secret has.
@@ -640,6 +633,13 @@ mod tests {
         assert_eq!(value(&[env("a", &[("no_proxy", "")])]).as_deref(), Some(expected));
         let as_written = json!({"noProxyForm": "AsWritten", "env": [{"name": "no_proxy", "value": "B"}]});
         assert_eq!(value(&[preset("a", &as_written)]).as_deref(), Some("B,10.96.0.1,fd00::/64"));
+        // Also beside a list from a Secret.
+        let from =
+            json!([{"name": "no_proxy", "valueFrom": {"secretKeyRef": {"name": "list", "key": "no"}}}]);
+        let secret = json!({"metadata": {"name": "list"}, "stringData": {"no": "corp.example"}});
+        let made = with(&[preset("a", &json!({"env": from}))], &[secret], &known).unwrap();
+        let expected = ".corp.example,corp.example,localhost,10.96.0.1,127.0.0.1,fd00::/64";
+        assert_eq!((made.settings[0].value.as_str(), made.settings[0].secret), (expected, true));
         // Where nothing goes through a proxy, nothing has to go past it.
         assert_eq!(value(&[env("a", &[("TZ", "UTC")])]), None);
     }
