@@ -8,6 +8,8 @@ CACHE := $(or $(REACH_TEST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/reach)
 export IMAGE ?= reach:dev
 export ARCHIVE ?= $(or $(CARGO_TARGET_DIR),target)/image/reach.tar
 SBOM ?= $(ARCHIVE:.tar=.cdx.json)
+# The program in it.
+SHIPPED = $(abspath $(or $(CARGO_TARGET_DIR),target))/$(shell rustc -vV | sed -n 's/^host: //p')/dist/reach
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
@@ -28,6 +30,7 @@ test: requirements fmt-check clippy workflows image-archive ## Everything: forma
 	tests/chart/build.sh >/dev/null
 	tests/cert-manager/build.sh >/dev/null
 	tests/cluster-api/build.sh >/dev/null
+	benches/check.sh
 	@# All of it, so that one run shows everything that fails.
 	$(CARGO) test --locked --no-fail-fast
 	@# Last, so that nobody overlooks what was not run; a failure with CI=true.
@@ -37,12 +40,12 @@ test: requirements fmt-check clippy workflows image-archive ## Everything: forma
 .PHONY: requirements
 requirements:
 	@missing=; \
-	for tool in cargo go cc readelf setpriv unshare flock curl jq diff; do \
+	for tool in cargo go cc readelf setpriv unshare flock curl jq diff valgrind; do \
 	  command -v $$tool >/dev/null || missing="$$missing $$tool"; \
 	done; \
 	if [ -n "$$missing" ]; then \
 	  echo "missing:$$missing" >&2; \
-	  echo "cargo: Rust by rustup; go: Go 1.26 or newer; cc, readelf: a C compiler and binutils (Debian: gcc); setpriv, unshare, flock: util-linux; diff: diffutils; curl, jq" >&2; \
+	  echo "cargo: Rust by rustup; go: Go 1.26 or newer; cc, readelf: a C compiler and binutils (Debian: gcc); setpriv, unshare, flock: util-linux; diff: diffutils; curl, jq, valgrind" >&2; \
 	  exit 1; \
 	fi
 
@@ -85,7 +88,8 @@ workflows: ## Lint the hosted workflows
 	$(CACHE)/tools/bin/actionlint-1.7.12 -shellcheck= -pyflakes= .github/workflows/*.yml
 
 .PHONY: crds
-crds: ## Generate crds/ from src/api.rs
+crds: ## Generate src/api/crds.jsonl and crds/ from src/api.rs
+	REACH_UPDATE=1 $(CARGO) test --locked --quiet --lib -- the_crds_that_are_compiled_in
 	$(CARGO) run --locked --quiet -- crds --output-dir crds
 
 .PHONY: manifests
@@ -93,8 +97,13 @@ manifests: ## Generate webhook/, certs/, the chart's CRDs and its table of value
 	REACH_UPDATE=1 $(CARGO) test --locked --quiet --test chart -- generated::
 
 .PHONY: bench
-bench: ## Print the table of benches and write it as JSON
-	$(CARGO) bench --locked --bench reach
+bench: image-archive ## Print the table of benches, and write it as JSON and to docs/performance.md; SECTIONS="load cores": only these, and not there
+	tests/control-plane/build.sh >/dev/null
+	REACH_TEST_PROGRAM=$(SHIPPED) $(CARGO) bench --locked --bench reach -- $(or $(SECTIONS),--publish)
+
+.PHONY: bench-check
+bench-check: ## Count the instructions of the engine, and compare them with benches/instructions.json (needs valgrind)
+	benches/check.sh
 
 .PHONY: control-plane
 control-plane: ## Build kube-apiserver, etcd, kubectl and kube-controller-manager for the tests, once
@@ -109,6 +118,13 @@ cluster: requirements ## Bring up a whole cluster on this machine to try things 
 cluster-down: ## End it
 	@$(CARGO) test --locked --quiet --test cluster -- --down
 
+.PHONY: faults
+faults: requirements image-archive ## Do every fault of docs/reliability.md and write its table there; FAST=1: at small sizes, and write nothing (needs root)
+	@tests/node/packages.sh
+	@# What ships, also where replicas are processes.
+	REACH_FAULTS=$(if $(FAST),fast,full) REACH_TEST_PROGRAM=$(if $(FAST),,$(SHIPPED)) $(CARGO) test --locked --test faults
+	@$(if $(FAST),,$(CARGO) test --locked --quiet --test faults -- --report)
+
 .PHONY: demo-hosts
 demo-hosts: requirements image-archive ## Boot a machine with what reach renders for hosts, up to a cluster with reach in it, and tell what happened (needs root)
 	@tests/node/packages.sh && tests/boot/packages.sh
@@ -118,10 +134,15 @@ demo-hosts: requirements image-archive ## Boot a machine with what reach renders
 kind-test: ## Run the tests of the product on a kind cluster (needs Docker)
 	tests/kind/run.sh
 
+# Builds a tool of Cargo that is neither installed nor built yet.
+define tool
+	@command -v $(1) >/dev/null || test -x $(CACHE)/tools/bin/$(1) || \
+	  $(CARGO) install --locked --root $(CACHE)/tools $(1)
+endef
+
 .PHONY: deny
 deny: ## Check bans, licences and sources of dependencies
-	@command -v cargo-deny >/dev/null || test -x $(CACHE)/tools/bin/cargo-deny || \
-	  $(CARGO) install --locked --root $(CACHE)/tools cargo-deny
+	$(call tool,cargo-deny)
 	PATH="$$PATH:$(CACHE)/tools/bin" cargo-deny check bans licenses sources
 
 .PHONY: clients
@@ -130,8 +151,19 @@ clients: ## Install the HTTP clients at pinned versions and compare each with it
 
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZ_SECONDS (needs a nightly Rust)
-	@command -v cargo-fuzz >/dev/null || test -x $(CACHE)/tools/bin/cargo-fuzz || \
-	  $(CARGO) install --locked --root $(CACHE)/tools cargo-fuzz
-	for target in review presets; do \
-	  PATH="$$PATH:$(CACHE)/tools/bin" cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	$(call tool,cargo-fuzz)
+	for target in $$(ls fuzz/seeds); do \
+	  mkdir -p fuzz/corpus/$$target; \
+	  PATH="$$PATH:$(CACHE)/tools/bin" cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -dict=fuzz/dictionaries/$$target || exit 1; \
 	done
+
+.PHONY: soak
+soak: requirements ## The engine under millions of generated inputs, sizes in tests/soak.sh (hours; needs a nightly Rust)
+	$(call tool,cargo-fuzz)
+	PATH="$$PATH:$(CACHE)/tools/bin" tests/soak.sh
+
+.PHONY: mutants
+mutants: ## Change the engine in every small way and see which change no test notices; MUTANTS="--file src/inject/merge.rs" for a part
+	$(call tool,cargo-mutants)
+	PATH="$$PATH:$(CACHE)/tools/bin" REACH_CASES=1000 $(CARGO) mutants --output target $(MUTANTS)

@@ -16,9 +16,6 @@ for tool in "$cargo" rustc cc jq tar gzip sha256sum od readelf; do
 done
 [[ $(uname -s) == Linux ]] || fail "the image is built on Linux"
 
-# The binary carries the list of what it was built from, 4 KB: nothing else in the image could tell a scanner.
-cargo_tool cargo-auditable 0.7.7
-
 metadata=$("$cargo" metadata --locked --format-version 1 --no-deps)
 target_folder=$(jq -r .target_directory <<<"$metadata")
 VERSION=${VERSION:-$(jq -r '.packages[] | select(.name == "reach") | .version' <<<"$metadata")}
@@ -32,26 +29,7 @@ export IMAGE VERSION SOURCE REVISION SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-0}
 IMAGE=${IMAGE:-reach:dev}
 archive=${ARCHIVE:-$target_folder/image/reach.tar}
 
-# Named even though it is this machine's own: only then do the flags not hold for build scripts and procedural macros, which
-# cannot be static, and only then does this build share no folder with, and undo nothing of, those of `cargo build`.
-triple=$(rustc -vV | sed -n 's/^host: //p')
-[[ $triple == *-linux-gnu ]] || fail "rustc builds for $triple: expected x86_64-unknown-linux-gnu or aarch64-unknown-linux-gnu"
-cargo_home=${CARGO_HOME:-$HOME/.cargo}
-library=$(rustc --print sysroot)/lib/rustlib/src/rust
-commit=$(rustc -vV | sed -n 's/^commit-hash: //p')
-
-flags=(
-  -Ctarget-feature=+crt-static
-  "--remap-path-prefix=$PWD=/reach"
-  "--remap-path-prefix=$target_folder=/target"
-  "--remap-path-prefix=$cargo_home=/cargo"
-  "--remap-path-prefix=$library=/rustc/$commit"
-)
-c_flags=("-ffile-prefix-map=$target_folder=/target" "-ffile-prefix-map=$cargo_home=/cargo")
-export CARGO_ENCODED_RUSTFLAGS CFLAGS="${c_flags[*]}"
-CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}")
-# C sources that name the time of their compilation get this one, whatever the commit: objects are not compiled anew for it.
-SOURCE_DATE_EPOCH=0 "$cargo" auditable build --locked --profile dist --target "$triple" --bin reach >&2
+shipped build --bin reach >&2
 
 binary=$target_folder/$triple/dist/reach
 # Of a static file, the loader would be missing in the image; asked here, where the message can say so.

@@ -15,6 +15,34 @@ cargo_tool() {
   command -v "$1" >/dev/null || "${CARGO:-cargo}" install --locked --quiet --root "$tools" "$1@$2" >&2
 }
 
+# shipped COMMAND ARGUMENT...: runs a command of Cargo with the profile, target and flags of what ships, into the folder
+# $target_folder/$triple/dist.
+shipped() {
+  local cargo=${CARGO:-cargo} cargo_home=${CARGO_HOME:-$HOME/.cargo} library commit flags c_flags
+  # The binary carries the list of what it was built from, 4 KB: nothing else in the image could tell a scanner.
+  cargo_tool cargo-auditable 0.7.7
+  target_folder=$("$cargo" metadata --locked --format-version 1 --no-deps | jq -r .target_directory)
+  # Named even though it is this machine's own: only then do the flags not hold for build scripts and procedural macros,
+  # which cannot be static, and only then does this build share no folder with, and undo nothing of, those of `cargo build`.
+  triple=$(rustc -vV | sed -n 's/^host: //p')
+  [[ $triple == *-linux-gnu ]] || fail "rustc builds for $triple: expected x86_64-unknown-linux-gnu or aarch64-unknown-linux-gnu"
+  library=$(rustc --print sysroot)/lib/rustlib/src/rust
+  commit=$(rustc -vV | sed -n 's/^commit-hash: //p')
+  flags=(
+    -Ctarget-feature=+crt-static
+    # Where the address of the program is added: bits instead of 24 bytes each.
+    -Clink-arg=-Wl,-z,pack-relative-relocs
+    "--remap-path-prefix=$PWD=/reach"
+    "--remap-path-prefix=$target_folder=/target"
+    "--remap-path-prefix=$cargo_home=/cargo"
+    "--remap-path-prefix=$library=/rustc/$commit"
+  )
+  c_flags=("-ffile-prefix-map=$target_folder=/target" "-ffile-prefix-map=$cargo_home=/cargo")
+  # C sources that name the time of their compilation get this one, whatever the commit: objects are not compiled anew for it.
+  CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") CFLAGS="${c_flags[*]}" SOURCE_DATE_EPOCH=0 \
+    "$cargo" auditable "$1" --locked --profile dist --target "$triple" "${@:2}"
+}
+
 # begin ARCHIVE: makes ready for an image layout in $work/layout, with the folder $blobs. What is done then depends on
 # nobody's settings.
 begin() {

@@ -20,13 +20,13 @@ use hyper::header::{self, HeaderValue};
 use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 
 use crate::inject::json::{self, Raw};
 use crate::inject::pod::{List, Pod, Text};
 use crate::inject::snapshot::Snapshot;
 use crate::inject::{self, Target, annotation, patch};
 use crate::presets::Presets;
+use crate::server::NoRoom;
 use crate::telemetry::{Outcome, ReviewMetrics, Skip};
 
 /// Path of the webhook.
@@ -37,8 +37,6 @@ pub const MAX_BODY: usize = 7 * 1024 * 1024;
 /// Longest time for the body to arrive and a namespace to become known. `?timeout=` of the API server
 /// shortens it.
 pub const MAX_TIME: Duration = Duration::from_secs(3);
-/// Requests taken at once; one more is answered with 503 at once rather than late.
-pub const MAX_REQUESTS: usize = 256;
 /// Largest patch, in bytes. The API server writes the patch to the audit log and the pod to etcd, whose
 /// limit of 1.5 MiB a larger one could reach.
 pub const MAX_PATCH: usize = 256 * 1024;
@@ -61,16 +59,15 @@ pub struct Answer {
     pub outcome: Outcome,
 }
 
-/// The namespace of the request is not known, so nothing can be said about the pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownNamespace;
+/// The namespace of the request, which is not known, so that nothing can be said about the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownNamespace(pub Box<str>);
 
 /// What the handler needs.
 #[derive(Debug)]
 pub struct Admission {
     presets: Arc<Presets>,
     metrics: ReviewMetrics,
-    requests: Semaphore,
 }
 
 #[derive(Deserialize)]
@@ -198,8 +195,8 @@ fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<A
     let Some(pod) = request.object else {
         return Ok(unreadable(body));
     };
-    let namespace =
-        snapshot.namespace(request.namespace.as_deref().unwrap_or_default()).ok_or(UnknownNamespace)?;
+    let namespace = request.namespace.as_deref().unwrap_or_default();
+    let namespace = snapshot.namespace(namespace).ok_or_else(|| UnknownNamespace(namespace.into()))?;
     let plan = match inject::plan(&namespace, &pod, target) {
         Err(_) => return Ok(unreadable(body)),
         Ok(Err(reason)) => {
@@ -317,11 +314,12 @@ impl Admission {
     /// A handler over these presets.
     #[must_use]
     pub fn new(presets: Arc<Presets>, metrics: ReviewMetrics) -> Self {
-        Self { presets, metrics, requests: Semaphore::new(MAX_REQUESTS) }
+        Self { presets, metrics }
     }
 
     /// The webhook, for [`crate::server`]. There is one path and one method: a router would cost more
     /// than all else that is done to a request before its body is read.
+    #[must_use]
     pub fn service<B>(
         self,
     ) -> impl Service<Request<B>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send> + Clone + Send
@@ -339,14 +337,6 @@ impl Admission {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
     {
-        let Ok(_permit) = self.requests.try_acquire() else {
-            self.metrics.refused(Outcome::overloaded);
-            return failure(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Outcome::overloaded,
-                "too many requests at once",
-            );
-        };
         if let Err(answer) = acceptable(&request) {
             self.metrics.refused(answer.outcome);
             return answer;
@@ -393,13 +383,16 @@ impl Admission {
                 "presets are not loaded yet",
             );
         };
-        if let Ok(answer) = review(body, &snapshot, &self.metrics) {
-            return answer;
-        }
+        let UnknownNamespace(namespace) = match review(body, &snapshot, &self.metrics) {
+            Ok(answer) => return answer,
+            Err(unknown) => unknown,
+        };
         let deadline = deadline.min(tokio::time::Instant::now() + NAMESPACE_LAG);
         let mut changes = self.presets.changes();
         loop {
+            // Many may wait, and few changes are about their namespaces.
             if let Some(snapshot) = self.presets.current()
+                && snapshot.namespace(&namespace).is_some()
                 && let Ok(answer) = review(body, &snapshot, &self.metrics)
             {
                 return answer;
@@ -447,10 +440,40 @@ pub(crate) async fn read<B>(request: Request<B>) -> Result<Bytes, Answer>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>>,
 {
-    match Limited::new(request.into_body(), MAX_BODY).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_long()),
-        Err(_) => Err(bad_request("the body ended early")),
+    let mut body = pin!(Limited::new(request.into_body(), MAX_BODY));
+    let mut first = Bytes::new();
+    // Into one piece of memory: to keep each chunk would take many times the memory of one that has a single byte.
+    let mut whole = Vec::new();
+    // Whoever knows the length need not ask once more.
+    while !body.is_end_stream()
+        && let Some(frame) = body.frame().await
+    {
+        let Ok(data) = frame.map_err(|error| unread(&*error))?.into_data() else { continue };
+        if first.is_empty() {
+            first = data;
+            continue;
+        }
+        if whole.is_empty() {
+            // A length that is not known is taken for the largest one: what is reserved and never written costs nothing, but
+            // each piece that a growing body leaves behind does.
+            let rest =
+                body.size_hint().exact().and_then(|rest| usize::try_from(rest).ok()).unwrap_or(MAX_BODY);
+            whole.reserve_exact((first.len() + data.len() + rest).min(MAX_BODY));
+            whole.extend_from_slice(&first);
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(if whole.is_empty() { first } else { whole.into() })
+}
+
+/// Why a body could not be read.
+fn unread(error: &(dyn StdError + Send + Sync + 'static)) -> Answer {
+    if error.is::<LengthLimitError>() {
+        too_long()
+    } else if error.is::<NoRoom>() {
+        failure(StatusCode::SERVICE_UNAVAILABLE, Outcome::overloaded, "too many large requests at once")
+    } else {
+        bad_request("the body ended early")
     }
 }
 

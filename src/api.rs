@@ -11,6 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+mod cel;
 pub mod rules;
 pub mod schema;
 pub mod validate;
@@ -380,23 +381,18 @@ fn enumeration_with_default<T: JsonSchema + Default + Serialize>(generator: &mut
     schema
 }
 
-/// The CRD of a kind as the value that `reach crds` writes.
-fn crd<K: kube::CustomResourceExt>() -> Value {
-    let mut crd = serde_json::to_value(K::crd()).expect("a CRD is plain data");
-    crd["metadata"]["labels"] = json!({"app.kubernetes.io/name": "reach"});
-    if let Value::Object(schema) = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] {
-        schema::tidy(schema);
-    }
-    crd
-}
+/// The CRDs as `make crds` writes them, one in a line, in the order of [`PresetKind`]: to make them from the types takes as much
+/// of a start as all the rest.
+const CRDS: &str = include_str!("api/crds.jsonl");
 
-/// Both CRDs, as `(file name, object)`, in the order in which they are written.
+/// The CRD of a kind.
+///
+/// # Panics
+/// Never: a test compares what is compiled in with the types.
 #[must_use]
-pub fn crds() -> [(&'static str, Value); 2] {
-    [
-        ("reach.dev_clusterpodpresets.yaml", crd::<ClusterPodPreset>()),
-        ("reach.dev_podpresets.yaml", crd::<PodPreset>()),
-    ]
+pub fn crd(kind: PresetKind) -> Value {
+    let line = CRDS.lines().nth(kind as usize).expect("a line for each kind");
+    serde_json::from_str(line).expect("a CRD")
 }
 
 /// The kind of preset an object claims to be.
@@ -409,12 +405,44 @@ pub enum PresetKind {
 }
 
 impl PresetKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Cluster, Self::Namespaced];
+
     /// The `kind` of the object.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cluster => "ClusterPodPreset",
             Self::Namespaced => "PodPreset",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A CRD from its types.
+    fn generate<K: kube::CustomResourceExt>() -> Value {
+        let mut crd = serde_json::to_value(K::crd()).unwrap();
+        crd["metadata"]["labels"] = json!({"app.kubernetes.io/name": "reach"});
+        // A reader of the CRD does not need the title.
+        let schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].as_object_mut().unwrap();
+        schema.remove("title");
+        crd
+    }
+
+    #[test]
+    fn the_crds_that_are_compiled_in_are_those_of_the_types() {
+        let made = [generate::<ClusterPodPreset>(), generate::<PodPreset>()];
+        if std::env::var_os("REACH_UPDATE").is_some_and(|value| value == "1") {
+            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/crds.jsonl");
+            std::fs::write(file, made.map(|crd| format!("{crd}\n")).concat()).unwrap();
+            return;
+        }
+        assert!(PresetKind::ALL.map(crd) == made, "src/api/crds.jsonl is old: run `make crds`");
+        for (kind, crd) in PresetKind::ALL.iter().zip(made) {
+            assert_eq!(crd["spec"]["names"]["kind"], kind.as_str());
         }
     }
 }

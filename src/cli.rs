@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -156,8 +157,14 @@ fn print(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Replaces a file as a whole: whoever reads it sees the old text or the new one, also when this ends halfway.
+/// Replaces a file as a whole: whoever reads it sees the old text or the new one, also when this ends halfway. It keeps its
+/// permissions, if it has some.
 fn write_whole(file: &Path, text: &str) -> io::Result<()> {
+    write_whole_as(file, text, None)
+}
+
+/// [`write_whole`] with these permissions, before there is something in it that not everybody may read.
+fn write_whole_as(file: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
     // A link stays one.
     let file = match fs::canonicalize(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => file.to_owned(),
@@ -165,8 +172,12 @@ fn write_whole(file: &Path, text: &str) -> io::Result<()> {
     };
     let (temporary, mut unfinished) = beside(&file)?;
     let written = (|| {
-        if let Ok(metadata) = fs::metadata(&file) {
-            unfinished.set_permissions(metadata.permissions())?;
+        let permissions = match mode {
+            Some(mode) => Some(fs::Permissions::from_mode(mode)),
+            None => fs::metadata(&file).ok().map(|metadata| metadata.permissions()),
+        };
+        if let Some(permissions) = permissions {
+            unfinished.set_permissions(permissions)?;
         }
         unfinished.write_all(text.as_bytes())?;
         unfinished.sync_all()?;

@@ -72,13 +72,14 @@ impl Hooks {
         if request.method() != Method::POST {
             return refused(StatusCode::METHOD_NOT_ALLOWED, "expected POST");
         }
-        let Ok(permit) = Arc::clone(&self.calls).try_acquire_owned() else {
-            return refused(StatusCode::SERVICE_UNAVAILABLE, "too many calls at once");
-        };
         let body = match tokio::time::timeout(BODY_TIME, admission::read(request)).await {
             Ok(Ok(body)) => body,
             Ok(Err(refusal)) => return refusal.into(),
             Err(_) => return refused(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+        };
+        // Only now: a body that never ends must not take the place of a call.
+        let Ok(permit) = Arc::clone(&self.calls).try_acquire_owned() else {
+            return refused(StatusCode::SERVICE_UNAVAILABLE, "too many calls at once");
         };
         // Without presets, the answer would be to take the proxy away.
         let presets = match self.presets.current() {

@@ -37,6 +37,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::api_server::{Waits, explain};
 use crate::certs::authority::pem;
+use crate::certs::managed::ATTEMPTS;
 use crate::certs::{CertResolver, Complaint, moment};
 
 /// Who reach is in `managedFields`.
@@ -174,10 +175,12 @@ impl Keeper {
                 continue;
             }
             self.learn(current.as_ref());
-            if let Some(configuration) = &current
-                && let Some(bundle) = self.due(configuration)
-            {
+            // Somebody who keeps writing there for other reasons must not keep the bundle from being right.
+            for _ in 0..ATTEMPTS {
+                let Some(configuration) = &current else { break };
+                let Some(bundle) = self.due(configuration) else { break };
                 let written = self.write(configuration, &bundle).await;
+                let is_overtaken = matches!(written, Ok(None));
                 match &written {
                     Ok(Some(written)) => {
                         self.pace.wrote(Instant::now());
@@ -190,7 +193,6 @@ impl Keeper {
                         self.learn(Some(written));
                         current = Some(written.clone());
                     }
-                    // Somebody was faster; the watch brings what they wrote.
                     Ok(None) => {}
                     Err(_) => {
                         self.pace.wrote(Instant::now());
@@ -201,6 +203,15 @@ impl Keeper {
                     let configuration = &self.registration.configuration;
                     warn!(configuration, error, "cannot write caBundle, retrying");
                 }
+                if !is_overtaken {
+                    break;
+                }
+                // What they wrote. If it cannot be had, the watch brings it.
+                match timeout(ANSWER_WITHIN, self.api.get_opt(&self.registration.configuration)).await {
+                    Ok(Ok(theirs)) => current = theirs,
+                    Ok(Err(_)) | Err(_) => break,
+                }
+                self.learn(current.as_ref());
             }
             let trusted = resolver.current().is_some_and(|served| trust.vouches_for(served.chain()));
             self.metrics.trusted.set(i64::from(trusted));

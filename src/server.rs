@@ -15,6 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::body::Body;
@@ -38,10 +39,15 @@ use tracing::{debug, error, info, warn};
 
 pub use self::drain::Drain;
 use self::drain::Latch;
+use self::places::Places;
+pub use self::room::NoRoom;
+use self::room::Room;
 pub use self::watch::RequestBody;
 use self::watch::{Phase, Progress, ReplyBody, Watched, watch};
 
 mod drain;
+mod places;
+mod room;
 mod watch;
 
 /// How long the accept loop rests after an error that is the machine's and not the peer's, such as
@@ -94,9 +100,9 @@ pub struct Limits {
     /// Bytes of a request line with all header fields; more is answered with 431. Default 16 KiB:
     /// the API server sends less than 1 KiB.
     pub header_bytes: usize,
-    /// Open connections, those in a handshake included; one more is closed at once. Default 1024:
-    /// an API server opens as many as it has calls in flight, the rest is room for those who should
-    /// not be here.
+    /// Open connections, those in a handshake included. For one more, the client that has most of them
+    /// loses one; if that is the one that comes, it is closed at once. Default 1024: an API server
+    /// opens as many as it has calls in flight, the rest is room for those who should not be here.
     pub connections: usize,
     /// Time from the request to shut down until nothing new is accepted. Default 20 s: for that
     /// long, clients may still believe that this replica is an endpoint. Zero means at once.
@@ -161,15 +167,19 @@ struct Shared {
     drain: Drain,
     /// Thrown at the end of the drain period: connections without a request close.
     closing: Latch,
+    room: Room,
 }
 
 /// What the parts of one connection share: its handler, the bodies in flight, the socket and the
 /// watch.
 struct Connection {
     shared: Arc<Shared>,
+    peer: SocketAddr,
     progress: Progress,
     /// From then on replies carry `Connection: close`.
     retire_at: Instant,
+    /// Bytes of [`Room`] that the body of the current request has.
+    held: AtomicUsize,
 }
 
 /// Counts a connection as open for as long as it lives, also when its task panics or is aborted.
@@ -264,6 +274,7 @@ impl Bound {
         let limits = &shared.limits;
         let ages = RandomState::new();
         let mut connections = JoinSet::new();
+        let mut places = Places::default();
         let mut accept_fails = false;
         let mut drained = pin!(async {
             drain.started().await;
@@ -277,7 +288,8 @@ impl Bound {
             let accepted = tokio::select! {
                 biased;
                 () = &mut drained => break,
-                Some(ended) = connections.join_next() => {
+                Some(ended) = connections.join_next_with_id() => {
+                    places.leave(ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
                     report(ended);
                     continue;
                 }
@@ -299,26 +311,29 @@ impl Bound {
             };
             accept_fails = false;
             shared.metrics.accepted.inc();
-            if connections.len() >= limits.connections {
-                // The newest goes: those who are here already may have a request in flight.
+            if places.taken() >= limits.connections {
                 shared.metrics.shed.inc();
                 debug!(%peer, "too many connections");
-                continue;
+                if !places.make_room_for(peer.ip()) {
+                    continue;
+                }
             }
             let age = limits.age(ages.hash_one(shared.metrics.accepted.get()));
             let open = Open::new(&shared.metrics.open);
-            let connection = Connection::new(Arc::clone(&shared), age);
-            let service = service.clone();
-            connections.spawn(async move {
+            let connection = Arc::new(Connection::new(Arc::clone(&shared), peer, age));
+            let (service, running) = (service.clone(), Arc::clone(&connection));
+            let task = connections.spawn(async move {
                 let _open = open;
-                connection.run(stream, peer, service).await;
+                running.run(stream, service).await;
             });
+            places.take(peer.ip(), connection, task);
         }
 
         drop(listener);
         shared.closing.set();
         let ended = timeout(limits.finish, async {
-            while let Some(ended) = connections.join_next().await {
+            while let Some(ended) = connections.join_next_with_id().await {
+                places.leave(ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
                 report(ended);
             }
         });
@@ -337,8 +352,10 @@ fn is_of_the_peer(error: &io::Error) -> bool {
 }
 
 /// A panic in a handler ends its connection and nothing else.
-fn report(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
+fn report<T>(ended: Result<T, JoinError>) {
+    if let Err(error) = ended
+        && !error.is_cancelled()
+    {
         error!(%error, "connection task failed");
     }
 }
@@ -361,7 +378,7 @@ impl ConnectionMetrics {
         );
         registry.register(
             "connections_shed",
-            "Connections closed at once because too many were open",
+            "Connections closed because too many were open",
             metrics.shed.clone(),
         );
         registry.register(
@@ -397,20 +414,22 @@ impl Shared {
         // `Timer` it is silently off. The watch keeps the two apart, so hyper's is switched off in
         // so many words.
         http.header_read_timeout(None).max_header_size(limits.header_bytes).max_buf_size(BUFFER_BYTES);
-        Self { limits, tls: tls.map(TlsAcceptor::from), http, metrics, drain, closing: Latch::default() }
+        let (tls, closing, room) = (tls.map(TlsAcceptor::from), Latch::default(), Room::default());
+        Self { limits, tls, http, metrics, drain, closing, room }
     }
 }
 
 // === impl Connection ===
 
 impl Connection {
-    fn new(shared: Arc<Shared>, age: Duration) -> Self {
-        Self { shared, progress: Progress::default(), retire_at: Instant::now() + age }
+    fn new(shared: Arc<Shared>, peer: SocketAddr, age: Duration) -> Self {
+        let (progress, held) = (Progress::default(), AtomicUsize::default());
+        Self { shared, peer, progress, retire_at: Instant::now() + age, held }
     }
 
     /// Does the handshake, here and not in the accept loop, where one slow peer would hold up all
     /// others; then serves.
-    async fn run<S, B>(self, stream: TcpStream, peer: SocketAddr, service: S)
+    async fn run<S, B>(self: Arc<Self>, stream: TcpStream, service: S)
     where
         S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
         S: Clone + Send + 'static,
@@ -422,12 +441,12 @@ impl Connection {
         // A reply is one write; waiting for more to send with it would only delay it. Fails on a
         // dead socket, which the next read notices.
         let _ = stream.set_nodelay(true);
-        let shared = Arc::clone(&self.shared);
+        let (shared, peer) = (Arc::clone(&self.shared), self.peer);
         let Some(tls) = &shared.tls else {
-            return self.serve(stream, peer, service).await;
+            return self.serve(stream, service).await;
         };
         match timeout(shared.limits.handshake, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve(stream, peer, service).await,
+            Ok(Ok(stream)) => self.serve(stream, service).await,
             Ok(Err(error)) => {
                 shared.metrics.handshake_failures.inc();
                 debug!(%peer, %error, "TLS handshake failed");
@@ -439,7 +458,7 @@ impl Connection {
         }
     }
 
-    async fn serve<S, B, I>(self, stream: I, peer: SocketAddr, service: S)
+    async fn serve<S, B, I>(self: Arc<Self>, stream: I, service: S)
     where
         S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
         S: Clone + Send + 'static,
@@ -449,7 +468,7 @@ impl Connection {
         B::Error: Into<BoxError>,
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let connection = Arc::new(self);
+        let connection = self;
         let connection_of_handler = Arc::clone(&connection);
         let handler = service_fn(move |request: Request<_>| {
             let connection = Arc::clone(&connection_of_handler);
@@ -466,7 +485,7 @@ impl Connection {
             }
         });
         let socket = Watched::new(stream, Arc::clone(&connection));
-        let shared = &connection.shared;
+        let (shared, peer) = (&connection.shared, connection.peer);
         let http = shared.http.serve_connection(TokioIo::new(socket), handler);
         match watch(http, &connection).await {
             Ok(Ok(())) => {}
@@ -478,9 +497,30 @@ impl Connection {
         }
     }
 
+    /// Notes so many more bytes of the body of the current request.
+    fn hold(&self, bytes: usize) -> Result<(), NoRoom> {
+        self.shared.room.take(self.peer.ip(), bytes)?;
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The body of the current request is needed no more.
+    fn release(&self) {
+        let held = self.held.swap(0, Ordering::Relaxed);
+        if held > 0 {
+            self.shared.room.give_back(self.peer.ip(), held);
+        }
+    }
+
     /// Whether a reply sent now is to be the last of its connection.
     fn is_to_close(&self) -> bool {
         self.shared.drain.is_started() || Instant::now() >= self.retire_at
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

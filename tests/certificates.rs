@@ -2,13 +2,11 @@
 //! through its Service.
 //!
 //! One control plane serves all tests; each installs a release of its own (`tests/support/installation.rs`) and prints what it
-//! counted. `cargo test --test certificates -- NAME` runs those whose name has `NAME` in it. What a failure leaves to look at:
+//! counted. What happens to certificates of reach's own is in `tests/faults.rs`. `cargo test --test certificates -- NAME` runs those whose name has `NAME` in it. What a failure leaves to look at:
 //! `REACH_TEST_KEEP=1`, see `tests/support/control_plane.rs`.
 
 mod support;
 
-#[path = "certificates/bundle.rs"]
-mod bundle;
 #[path = "certificates/calls.rs"]
 mod calls;
 #[path = "certificates/cert_manager.rs"]
@@ -19,12 +17,8 @@ mod check;
 mod clients;
 #[path = "certificates/cluster.rs"]
 mod cluster;
-#[path = "certificates/managed.rs"]
-mod managed;
 #[path = "certificates/outage.rs"]
 mod outage;
-#[path = "certificates/rotation.rs"]
-mod rotation;
 #[path = "certificates/tls_secret.rs"]
 mod tls_secret;
 
@@ -42,14 +36,10 @@ fn main() -> ExitCode {
     arguments.test_threads = arguments.test_threads.or(Some(TOGETHER));
     let together = tests!(Cluster:
         // The longest first.
-        rotation::of_leaves_and_of_the_ca_fails_no_pod,
         cert_manager::renews_and_its_injector_writes_the_bundle,
         cert_manager::renews_and_reach_keeps_the_bundle,
-        managed::replicas_that_start_together_make_one_ca,
-        managed::a_damaged_secret_costs_nothing,
         tls_secret::of_others_is_followed_and_what_is_bad_is_not_taken,
         tls_secret::with_the_bundle_of_an_injector_is_followed,
-        bundle::is_healed_and_nothing_else_is_touched,
         clients::without_the_right_certificate_are_refused,
         check::says_what_is_wrong,
         check::brings_crds_up_to_date,

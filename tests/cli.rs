@@ -609,7 +609,7 @@ fn the_crds_in_the_repository_are_those_of_the_binary() {
     for name in names(folder.path()) {
         let made = fs::read_to_string(folder.path().join(&name)).unwrap();
         let kept = fs::read_to_string(root().join("crds").join(&name)).unwrap();
-        assert!(made == kept, "crds/{} is old: run `reach crds --output-dir crds`", name.display());
+        assert!(made == kept, "crds/{} is old: run `make crds`", name.display());
         all.extend(values(&made));
     }
     assert_eq!(values(&run(&["crds"]).succeeded()), all, "standard output has the same");

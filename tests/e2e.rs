@@ -12,8 +12,18 @@ mod changes;
 mod cluster;
 #[path = "e2e/crds.rs"]
 mod crds;
+#[path = "properties/generate.rs"]
+mod generate;
+#[path = "e2e/generated.rs"]
+mod generated;
+#[path = "properties/oracle.rs"]
+mod oracle;
 #[path = "e2e/pods.rs"]
 mod pods;
+#[path = "properties/portable.rs"]
+mod portable;
+#[path = "properties/real.rs"]
+mod real;
 #[path = "e2e/sources.rs"]
 mod sources;
 #[path = "e2e/status.rs"]
@@ -41,10 +51,7 @@ fn main() -> ExitCode {
         pods::get_env_from_volumes_and_mounts_once,
         pods::are_admitted_without_the_preset_that_conflicts,
         pods::that_opted_out_are_left_alone,
-        pods::that_mirror_static_pods_are_left_alone,
-        pods::are_injected_in_a_dry_run_and_not_stored,
         pods::in_a_namespace_made_a_moment_ago_are_injected,
-        pods::changed_by_another_webhook_are_injected_again_exactly_once,
         pods::by_the_hundreds_are_all_injected,
         pods::are_what_inject_and_explain_say,
         values::are_made_as_documented,
@@ -57,13 +64,12 @@ fn main() -> ExitCode {
         changes::of_namespaces_are_waited_for,
         changes::of_replicas_fail_no_pod,
         changes::are_counted_in_metrics,
-        changes::write_no_value_to_any_log,
+        generated::pods_are_stored_with_what_the_contract_says_and_nothing_else,
     );
     // These take away what the others stand on.
     let alone = tests!(Cluster:
         // A Node is a place for pods of DaemonSets.
         sources::that_are_networks_and_nodes_are_in_the_next_pod,
-        changes::that_store_a_malformed_preset_leave_the_others_working,
         changes::of_the_api_server_leave_the_last_presets_serving,
     );
     run(&arguments, together, alone, Cluster::start)

@@ -2,7 +2,7 @@
 //! proxy, and clients of this machine as images.
 //!
 //! One cluster serves all tests, one after another in the order below, since what they install and remove is one and the same
-//! release. Each of them can also run alone: `cargo test --test product -- NAME`. The image is that of `make image`.
+//! release. What faults do to it is in `tests/faults.rs`. Each of them can also run alone: `cargo test --test product -- NAME`. The image is that of `make image`.
 //!
 //! With `REACH_TEST_KUBECONFIG`, it is the cluster of that kubeconfig which is tested, as `tests/kind/run.sh` does. It has to
 //! have the images and the proxies already, see `tests/product/place.rs`, and is left as the last test leaves it.
@@ -41,7 +41,6 @@ fn main() -> ExitCode {
         promise::is_kept_for_unchanged_deployments,
         promise::is_kept_for_every_kind_of_container,
         rights::are_exactly_these,
-        change::by_a_rolling_restart_loses_no_call,
         change::by_evictions_loses_no_call,
         scope::opt_out_is_every_namespace_but_some,
         scope::opt_in_is_labelled_namespaces_only,
@@ -51,9 +50,6 @@ fn main() -> ExitCode {
         install::leaves_presets_and_comes_back,
         install::is_done_by_helm_3_too,
         install::goes_as_the_documentation_says,
-        change::to_no_replica_stops_nobody,
-        change::to_no_replica_with_policy_fail_stops_no_one_it_should_not,
-        change::by_a_cold_start_heals_by_itself,
     );
     let existing = place::Existing::from_environment();
     if !arguments.list && existing.is_none() && !node::missing().is_empty() {

@@ -12,6 +12,8 @@ mod generate;
 mod oracle;
 #[path = "properties/portable.rs"]
 mod portable;
+#[path = "properties/real.rs"]
+mod real;
 #[path = "properties/routes.rs"]
 mod routes;
 
@@ -25,6 +27,7 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunne
 use reach::inject::pod::{Pod, Text};
 use reach::inject::snapshot::Snapshot;
 use reach::inject::{Target, patch, plan};
+use real::Spelling;
 use serde_json::{Value, json};
 
 type Checked = Result<(), String>;
@@ -156,7 +159,11 @@ fn labels(case: &Case) -> &Value {
 }
 
 fn inject(snapshot: &Snapshot, case: &Case, pod: &Value) -> engine::Injection {
-    engine::inject(snapshot, case.namespace, pod, case.ephemeral.as_deref())
+    inject_spelled(snapshot, case, pod, case.spelling)
+}
+
+fn inject_spelled(snapshot: &Snapshot, case: &Case, pod: &Value, spelling: Spelling) -> engine::Injection {
+    engine::inject_text(snapshot, case.namespace, &spelling.write(pod), pod, case.ephemeral.as_deref())
 }
 
 /// A failure that a person can read.
@@ -318,6 +325,13 @@ fn agrees(case: &Case) -> Checked {
             &[("injected once", &once.pod), ("second patch", &patch)],
         ));
     }
+    // As an encoder writes it.
+    if case.spelling != Spelling::default() {
+        let plain = inject_spelled(&snapshot_in_order, case, &case.pod, Spelling::default());
+        if plain.patch != once.patch || plain.warnings != once.warnings {
+            return Err(failure("the spelling of JSON must not matter", case, &[("got", &once.pod)]));
+        }
+    }
     let rotated = case.presets.iter().rev().skip(1).chain(case.presets.last());
     let other_order = inject(&snapshot(rotated, case), case, &case.pod);
     if other_order.patch != once.patch || other_order.warnings != once.warnings {
@@ -355,7 +369,7 @@ fn presets_that_do_not_concern_the_pod_change_nothing() {
 /// Reads, plans and applies whatever is given as the pod; a failure is a panic, or a patch that does not
 /// apply.
 fn survive(case: &Case) -> Checked {
-    survive_bytes(case, &serde_json::to_vec(&case.pod).expect("JSON"))
+    survive_bytes(case, &case.spelling.write(&case.pod))
 }
 
 fn survive_bytes(case: &Case, json: &[u8]) -> Checked {
@@ -426,7 +440,7 @@ fn bytes_that_are_no_json_are_survived() {
         cases(6),
         |tape| {
             let case = case(tape);
-            let mut bytes = serde_json::to_vec(&case.pod).expect("JSON");
+            let mut bytes = case.spelling.write(&case.pod);
             let position = tape.iter().map(|n| usize::from(*n)).sum::<usize>() % bytes.len();
             survive_bytes(&case, &bytes[..position])?;
             bytes[position] = u8::try_from(tape.len() % 256).expect("below 256");
@@ -542,6 +556,7 @@ fn a_list_where_core_v1_has_an_object_is_unreadable() {
             namespaces: vec![("shop", json!({}))],
             pod,
             ephemeral: None,
+            spelling: Spelling::default(),
         };
         survive(&case).unwrap();
     }

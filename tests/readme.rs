@@ -1,4 +1,5 @@
-//! The README is what a newcomer follows, so what it shows is run here, to the letter.
+//! The README is what a newcomer follows, so what it shows is run here, to the letter; of other documents, the commands whose
+//! files are in this repository.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -83,4 +84,23 @@ fn the_presets_shown_are_those_of_the_examples() {
         let example = std::fs::read_to_string(path).expect("the example is there");
         assert!(example.ends_with(shown), "{file}");
     }
+}
+
+#[test]
+fn the_commands_of_the_journeys_work_with_the_examples() {
+    let document = include_str!("../docs/cluster-api.md");
+    let mut count = 0;
+    // Indented ones stand in lists. What they are piped to needs a management cluster; tests/cluster_api.rs has one.
+    for line in document.lines().filter_map(|line| line.trim_start().strip_prefix("reach host ")) {
+        let command = line.split(" | ").next().unwrap_or_default();
+        assert!(
+            !shell(&format!("{REACH} host {command}")).is_empty() || command.starts_with("lint"),
+            "{command}"
+        );
+        count += 1;
+    }
+    assert_eq!(count, 5, "each is run");
+    let addon = include_str!("../examples/cluster-api/addon/kustomization.yaml");
+    let command = document.lines().find(|line| line.contains("kubectl kustomize")).expect("the addon");
+    assert!(addon.contains(command.trim_start()), "{command}");
 }

@@ -281,6 +281,63 @@ async fn one_connection_too_many_is_shed_until_another_ends() {
 }
 
 #[tokio::test]
+async fn the_client_with_most_connections_makes_room_for_another_one() {
+    let running = serve(Limits { connections: 3, ..patient() }).await;
+    let stranger = Ipv4Addr::new(127, 0, 0, 66);
+    let (mut used, mut busy, mut unused) = (
+        running.connect_from(stranger).await,
+        running.connect_from(stranger).await,
+        running.connect_from(stranger).await,
+    );
+    used.says_hello().await;
+    busy.send(SLOW).await;
+    sleep(SHORT).await;
+    let mut other = running.connect().await;
+    // The one that has not asked for anything.
+    unused.ended().await;
+    other.says_hello().await;
+    used.says_hello().await;
+    assert_eq!(busy.reply().await.body, b"slow");
+    // With as many as the others there is no more to be had.
+    let mut second = TcpStream::connect(running.address).await.unwrap();
+    within(ended(&mut second)).await;
+    running.counts("connections_shed_total 2").await;
+    running.counts("connections_open 3").await;
+}
+
+#[tokio::test]
+async fn bodies_are_refused_when_there_is_no_memory_for_them_and_taken_again_after() {
+    let running = serve(patient()).await;
+    let part = vec![b'x'; 1024 * 1024];
+    let mut clients = Vec::new();
+    // What one client gets, and one more.
+    for _ in 0..13 {
+        let mut client = running.connect().await;
+        let head =
+            format!("POST /echo HTTP/1.1\r\nhost: reach\r\ncontent-length: {}\r\n\r\n", part.len() + 1);
+        client.send(head.as_bytes()).await;
+        client.send(&part).await;
+        clients.push(client);
+    }
+    let mut last = clients.pop().unwrap();
+    last.ended().await;
+    // Another client's are taken meanwhile, and small ones always.
+    let mut other = running.connect_from(Ipv4Addr::new(127, 0, 0, 2)).await;
+    other.send(&post_request("/echo", &part)).await;
+    assert_eq!(other.reply().await.body, part);
+    let mut small = running.connect().await;
+    small.send(&post_request("/echo", &part[..16 * 1024])).await;
+    assert_eq!(small.reply().await.body.len(), 16 * 1024);
+    for mut client in clients {
+        client.send(b"x").await;
+        assert_eq!(client.reply().await.body.len(), part.len() + 1);
+    }
+    let mut again = running.connect().await;
+    again.send(&post_request("/echo", &part)).await;
+    assert_eq!(again.reply().await.body, part);
+}
+
+#[tokio::test]
 async fn a_handler_that_panics_costs_its_connection_only() {
     let running = serve(patient()).await;
     let (mut unlucky, mut other) = (running.connect().await, running.connect().await);
@@ -578,6 +635,12 @@ impl Running {
 
     async fn client(&self, stream: TcpStream) -> Client {
         shake_hands(stream, &self.ca_pem).await.unwrap()
+    }
+
+    async fn connect_from(&self, address: Ipv4Addr) -> Client {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((address, 0).into()).unwrap();
+        self.client(socket.connect(self.address).await.unwrap()).await
     }
 
     async fn connect_trusting(&self, ca_pem: &str) -> io::Result<Client> {

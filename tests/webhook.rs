@@ -293,7 +293,7 @@ fn requests_that_no_api_server_sends_are_refused() {
 fn a_body_that_is_too_large_is_refused_and_takes_no_memory() {
     let reach = serve();
     serves_well(&reach, "before");
-    let limit = |reach: &Reach| reach.peak_memory_kib() + 64 * 1024;
+    let limit = |reach: &Reach| reach.peak_memory_kib() + 48 * 1024;
     let limit = limit(&reach);
 
     // Said in advance: refused without a byte of it.

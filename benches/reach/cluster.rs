@@ -1,5 +1,5 @@
 //! A stand-in for an API server that has presets, namespaces and Services: it lists them in pages and holds the
-//! watches open. Plain HTTP, no objects ever change.
+//! watches open. Plain HTTP; what changes is only told to those who watch.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,16 +12,21 @@ use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 /// A running one. Dropping it ends it.
 #[derive(Debug)]
 pub struct Cluster {
     address: SocketAddr,
+    changes: broadcast::Sender<Change>,
     _stop: oneshot::Sender<()>,
 }
+
+/// A change of an object of a kind, as a line of a watch.
+type Change = (String, Bytes);
 
 /// One kind of objects, each as the JSON that is sent.
 #[derive(Debug)]
@@ -29,12 +34,16 @@ struct Kind {
     api_version: &'static str,
     list: &'static str,
     items: Vec<String>,
+    /// Changes of all kinds.
+    changes: broadcast::Sender<Change>,
 }
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(default)]
 struct Parameters {
     watch: String,
+    #[serde(rename = "sendInitialEvents")]
+    send_initial_events: String,
     limit: usize,
     #[serde(rename = "continue")]
     from: usize,
@@ -42,7 +51,7 @@ struct Parameters {
 
 impl Default for Parameters {
     fn default() -> Self {
-        Self { watch: String::new(), limit: usize::MAX, from: 0 }
+        Self { watch: String::new(), send_initial_events: String::new(), limit: usize::MAX, from: 0 }
     }
 }
 
@@ -54,17 +63,19 @@ impl Cluster {
     pub fn start(presets: &[Value], namespaces: &[Value], services: &[Value]) -> Self {
         let of = |kind: &str| presets.iter().filter(|object| object["kind"] == kind).map(stored).collect();
         let api_version = "reach.dev/v1alpha1";
+        let (changes, _) = broadcast::channel(64);
+        let new = |api_version, list, items| Kind { api_version, list, items, changes: changes.clone() };
+        let of_metadata = |objects: &[Value]| {
+            new("meta.k8s.io/v1", "PartialObjectMetadataList", objects.iter().map(metadata).collect())
+        };
         let kinds = [
             (
                 "/apis/reach.dev/v1alpha1/clusterpodpresets",
-                Kind { api_version, list: "ClusterPodPresetList", items: of("ClusterPodPreset") },
+                new(api_version, "ClusterPodPresetList", of("ClusterPodPreset")),
             ),
-            (
-                "/apis/reach.dev/v1alpha1/podpresets",
-                Kind { api_version, list: "PodPresetList", items: of("PodPreset") },
-            ),
-            ("/api/v1/namespaces", Kind::of_metadata(namespaces)),
-            ("/api/v1/services", Kind::of_metadata(services)),
+            ("/apis/reach.dev/v1alpha1/podpresets", new(api_version, "PodPresetList", of("PodPreset"))),
+            ("/api/v1/namespaces", of_metadata(namespaces)),
+            ("/api/v1/services", of_metadata(services)),
         ];
         let router = kinds.into_iter().fold(Router::new(), |router, (path, kind)| {
             router.route(path, get(answer).with_state(Arc::new(kind)))
@@ -84,7 +95,17 @@ impl Cluster {
                 }
             });
         });
-        Self { address: address.recv().expect("an address"), _stop: stop }
+        Self { address: address.recv().expect("an address"), changes, _stop: stop }
+    }
+
+    /// Changes a preset.
+    ///
+    /// # Panics
+    /// If nobody watches.
+    pub fn modify(&self, preset: &Value) {
+        let line = format!("{{\"type\":\"MODIFIED\",\"object\":{}}}\n", stored(preset));
+        let kind = format!("{}List", preset["kind"].as_str().expect("a kind"));
+        self.changes.send((kind, line.into())).expect("somebody watches");
     }
 
     /// A kubeconfig for it.
@@ -114,7 +135,11 @@ async fn serve(listener: TcpListener, router: Router) {
 
 async fn answer(State(kind): State<Arc<Kind>>, Query(parameters): Query<Parameters>) -> Response {
     let body = if matches!(parameters.watch.as_str(), "1" | "true") {
-        Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>())
+        let first = (parameters.send_initial_events == "true")
+            .then(|| Ok::<_, Infallible>(Bytes::from(kind.events())));
+        // Watched before they are listed, so that no change falls between the two.
+        let changes = kind.watch();
+        Body::from_stream(futures::stream::iter(first).chain(changes))
     } else {
         Body::from(kind.page(parameters.from, parameters.limit))
     };
@@ -122,9 +147,31 @@ async fn answer(State(kind): State<Arc<Kind>>, Query(parameters): Query<Paramete
 }
 
 impl Kind {
-    fn of_metadata(objects: &[Value]) -> Self {
-        let items = objects.iter().map(metadata).collect();
-        Self { api_version: "meta.k8s.io/v1", list: "PartialObjectMetadataList", items }
+    /// Its changes from now on, without an end.
+    fn watch(&self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+        let list = self.list;
+        futures::stream::unfold(self.changes.subscribe(), move |mut changes| async move {
+            loop {
+                match changes.recv().await {
+                    Ok((kind, line)) if kind == list => return Some((Ok(line), changes)),
+                    Ok(_) => {}
+                    // With the bench.
+                    Err(_) => return None,
+                }
+            }
+        })
+    }
+
+    /// All objects, each as an event, and that these were all.
+    fn events(&self) -> String {
+        let mut events: Vec<String> =
+            self.items.iter().map(|item| format!(r#"{{"type":"ADDED","object":{item}}}"#)).collect();
+        let metadata =
+            json!({"resourceVersion": "1000", "annotations": {"k8s.io/initial-events-end": "true"}});
+        let kind = self.list.trim_end_matches("List");
+        let end = json!({"kind": kind, "apiVersion": self.api_version, "metadata": metadata});
+        events.push(json!({"type": "BOOKMARK", "object": end}).to_string());
+        events.join("\n") + "\n"
     }
 
     fn page(&self, from: usize, limit: usize) -> String {

@@ -1,4 +1,5 @@
-//! What reach promises in numbers: `make bench`, or `cargo bench --bench reach [-- SECTION...]`.
+//! What reach promises in numbers: `cargo bench --bench reach [-- SECTION...]`, or `make bench`, which measures the program that
+//! ships and writes the table of `docs/performance.md`.
 //!
 //! Prints one row for each measure, with what is wanted beside it, and writes the same to
 //! `target/bench/reach.json`. Nothing fails when a number is missed: how fast a machine is, and what else
@@ -9,8 +10,12 @@
 
 #![allow(clippy::cast_precision_loss, reason = "measured values are not that precise")]
 
+mod binary;
+mod change;
 mod cluster;
 mod constant;
+mod cores;
+mod create;
 mod engine;
 #[path = "../fixture/mod.rs"]
 mod fixture;
@@ -21,21 +26,27 @@ mod memory;
 mod process;
 mod ready;
 mod report;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 
 use report::{Report, Row};
 
 /// A section of the report: its name, and what measures it.
 type Section = (&'static str, fn() -> Vec<Row>);
 
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 12] = [
     ("engine", engine::reviews),
     ("scale", engine::scale),
     ("services", engine::services),
     ("load", load::measure),
+    ("cores", cores::measure),
+    ("create", create::measure),
+    ("change", change::measure),
     ("ready", ready::measure),
     ("inject", inject::measure),
     ("hosts", hosts::measure),
     ("memory", memory::measure),
+    ("binary", binary::measure),
 ];
 
 fn main() {
@@ -46,12 +57,19 @@ fn main() {
     {
         return constant::serve(ca.as_ref(), length.parse().expect("a length"));
     }
+    let (publish, wanted): (Vec<String>, Vec<String>) =
+        arguments.into_iter().partition(|argument| argument == "--publish");
+    let publish = !publish.is_empty();
+    assert!(
+        !publish || wanted.is_empty(),
+        "--publish: expected no section beside it, a table has all of them"
+    );
     let mut report = Report::new();
     for (name, measure) in SECTIONS {
-        if arguments.is_empty() || arguments.iter().any(|wanted| wanted == name) {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
             eprintln!("{name} ...");
-            report.add(measure());
+            report.add(name, measure());
         }
     }
-    report.finish();
+    report.finish(publish);
 }

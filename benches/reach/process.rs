@@ -15,6 +15,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tempfile::TempDir;
 
 use super::report::median;
+use super::support::serve;
 
 /// The longest time for anything to become as it should.
 pub const PATIENCE: Duration = Duration::from_mins(3);
@@ -74,7 +75,8 @@ pub fn command_runs(runs: usize, arguments: &[&OsStr], output: &Path) -> Runs {
     for _ in 0..runs {
         let start = Instant::now();
         let output = File::create(output).expect("a new file");
-        let mut child = reach().args(arguments).stdout(output).stderr(Stdio::null()).spawn().expect("reach");
+        let mut child =
+            serve::command().args(arguments).stdout(output).stderr(Stdio::null()).spawn().expect("reach");
         let mut peak = 0.0_f64;
         // Looked at after its end and before it is waited for, while the kernel still knows its time. Its memory is gone
         // by then.
@@ -107,18 +109,6 @@ fn cpu_seconds(pid: u32) -> f64 {
 /// If it cannot be made.
 pub fn folder() -> TempDir {
     tempfile::Builder::new().prefix("reach-bench-").tempdir().expect("a temporary folder")
-}
-
-/// The `reach` of this build, without what the environment says about reach, proxies and clusters.
-pub fn reach() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_reach"));
-    for (name, _) in std::env::vars_os() {
-        let lower = name.to_string_lossy().to_ascii_lowercase();
-        if lower.starts_with("reach_") || lower == "kubeconfig" || lower.ends_with("_proxy") {
-            command.env_remove(name);
-        }
-    }
-    command
 }
 
 // === impl Process ===
@@ -205,7 +195,7 @@ impl Reach {
     pub fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
         let folder = folder();
         let log = folder.path().join("log");
-        let mut command = reach();
+        let mut command = serve::command();
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--ca-out"])
             .arg(folder.path().join("ca.pem"))

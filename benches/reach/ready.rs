@@ -13,5 +13,5 @@ pub fn measure() -> Vec<Row> {
     let presets = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/presets");
     let arguments = ["--presets".as_ref(), presets.as_os_str()];
     let times = (0..STARTS).map(|_| Reach::start(arguments).await_ready().as_secs_f64() * 1e3).collect();
-    vec![Row::new(format!("ready: start to ready, median of {STARTS}"), median(times), "ms").below(100.0)]
+    vec![Row::new(format!("ready: start to ready, median of {STARTS}"), median(times), "ms").below(50.0)]
 }

@@ -1,10 +1,16 @@
-//! The table, and the same as JSON.
+//! The table, the same as JSON, and in `docs/performance.md`.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
+
+use super::support::published::{origin, write_between};
+
+/// Between these lines of `docs/performance.md` stands the table.
+const LINES: (&str, &str) = ("<!-- measures: written by `make bench` -->", "<!-- end of measures -->");
 
 /// One measure.
 #[derive(Clone, Debug)]
@@ -26,7 +32,8 @@ enum Wanted {
 /// All measures of a run.
 #[derive(Debug)]
 pub struct Report {
-    rows: Vec<Row>,
+    /// Each with the section that it is of.
+    rows: Vec<(&'static str, Row)>,
     load_at_start: String,
 }
 
@@ -113,20 +120,20 @@ impl Report {
         Self { rows: Vec::new(), load_at_start: first_line("/proc/loadavg") }
     }
 
-    /// Adds rows.
-    pub fn add(&mut self, rows: Vec<Row>) {
-        self.rows.extend(rows);
+    /// Adds rows of a section.
+    pub fn add(&mut self, section: &'static str, rows: Vec<Row>) {
+        self.rows.extend(rows.into_iter().map(|row| (section, row)));
     }
 
-    /// Prints the table and writes the JSON.
+    /// Prints the table and writes the JSON; with `publish`, the table in `docs/performance.md` too.
     ///
     /// # Panics
-    /// If the file cannot be written.
-    pub fn finish(self) {
+    /// If a file cannot be written.
+    pub fn finish(self, publish: bool) {
         let cells: Vec<[String; 4]> = self
             .rows
             .iter()
-            .map(|row| {
+            .map(|(_, row)| {
                 [
                     row.measure.clone(),
                     format!("{} {}", number(row.value), row.unit).trim_end().to_owned(),
@@ -154,25 +161,42 @@ impl Report {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
         let folder = target.join("bench");
         let file = folder.join("reach.json");
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let memory = field("/proc/meminfo", "MemTotal")
+            .and_then(|text| Some(text.trim_end_matches(" kB").parse::<u64>().ok()? / 1024));
         let report = json!({
             "date": output("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
             "commit": output("git", &["rev-parse", "HEAD"]),
             "changed": !output("git", &["status", "--porcelain"]).is_empty(),
             "machine": {
-                "cores": std::thread::available_parallelism().map_or(1, usize::from),
-                "memory_mib": field("/proc/meminfo", "MemTotal").and_then(|text| {
-                    text.trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib / 1024)
-                }),
+                "cores": cores,
+                "memory_mib": memory,
                 "cpu": field("/proc/cpuinfo", "model name"),
                 "kernel": first_line("/proc/sys/kernel/osrelease"),
                 "load_at_start": self.load_at_start,
             },
-            "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
+            "rows": self.rows.iter().map(|(_, row)| row.json()).collect::<Vec<_>>(),
         });
         fs::create_dir_all(&folder)
             .and_then(|()| fs::write(&file, format!("{report:#}\n")))
             .unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
         println!("\n{}", file.display());
+        if !publish {
+            return;
+        }
+        let mut table = format!(
+            "{}\n\n| measure | value | wanted | | command |\n|---|--:|---|---|---|\n",
+            origin("make bench")
+        );
+        for ((section, _), [measure, value, wanted, verdict]) in self.rows.iter().zip(&cells) {
+            let wanted = wanted.replace("<=", "≤").replace(">=", "≥").replace('<', "&lt;");
+            let verdict = if verdict == "not yet" { "**falls short**" } else { "" };
+            let command = format!("`make bench SECTIONS={section}`");
+            // Writing to memory cannot fail.
+            let _ = writeln!(table, "| {measure} | {value} | {wanted} | {verdict} | {command} |");
+        }
+        write_between("docs/performance.md", LINES, &table);
+        println!("docs/performance.md");
     }
 }
 

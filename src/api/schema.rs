@@ -35,8 +35,3 @@ pub fn properties(schema: &Schema) -> Vec<String> {
         .map(|properties| properties.keys().cloned().collect())
         .unwrap_or_default()
 }
-
-/// Drops what a reader of the CRD does not need: the schema's title.
-pub fn tidy(schema: &mut Map<String, Value>) {
-    schema.remove("title");
-}

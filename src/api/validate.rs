@@ -7,10 +7,10 @@
 use std::fmt;
 use std::sync::LazyLock;
 
-use kube_cel::{CompiledSchema, Validator, compile_schema};
+use kube_cel::{CompiledSchema, apply_defaults, compile_schema};
 use serde_json::{Map, Value};
 
-use super::PresetKind;
+use super::{PresetKind, cel};
 
 /// What is wrong with one field of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,20 +38,15 @@ struct Rules {
 }
 
 impl Rules {
-    fn new(crd: &Value) -> Self {
-        let schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+    fn new(kind: PresetKind) -> Self {
+        let schema = super::crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take();
         let compiled = compile_schema(&schema);
         Self { schema, compiled }
     }
 }
 
-static CLUSTER: LazyLock<Rules> = LazyLock::new(|| Rules::new(&super::crds()[0].1));
-static NAMESPACED: LazyLock<Rules> = LazyLock::new(|| Rules::new(&super::crds()[1].1));
-
-thread_local! {
-    // `Validator` is `Send` but not `Sync`.
-    static CEL: Validator = Validator::new();
-}
+static CLUSTER: LazyLock<Rules> = LazyLock::new(|| Rules::new(PresetKind::Cluster));
+static NAMESPACED: LazyLock<Rules> = LazyLock::new(|| Rules::new(PresetKind::Namespaced));
 
 /// Everything that the CRD of `kind` has against an object, in the order of its fields; empty when the
 /// API server would take it.
@@ -66,15 +61,8 @@ pub fn validate(kind: PresetKind, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     structure(&rules.schema, object, "", &mut errors);
     // CEL rules suppose the types of the schema; on an object that lacks them they only repeat the news.
-    if errors.is_empty()
-        && let Err(found) = CEL.with(|cel| cel.validate_compiled(&rules.compiled, object, None))
-    {
-        errors.extend(
-            found
-                .into_vec()
-                .into_iter()
-                .map(|error| FieldError { path: error.field_path, message: error.message }),
-        );
+    if errors.is_empty() {
+        cel::check(&rules.compiled, &apply_defaults(&rules.schema, object), &mut errors);
     }
     errors
 }
@@ -111,7 +99,7 @@ fn structure(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldEr
         && !allowed.contains(value)
     {
         let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
-        fail(format!("unsupported value {value}: write one of {}", allowed.join(", ")));
+        fail(format!("unsupported value: write one of {}", allowed.join(", ")));
     }
     match value {
         Value::String(text) => {

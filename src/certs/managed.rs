@@ -45,12 +45,17 @@ const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// When what could not be written is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(3);
 
+/// How often a write is tried anew at once when somebody else has written meanwhile. Not for long: a leaf may be due.
+pub(crate) const ATTEMPTS: usize = 5;
+
 /// How long the API server may take for what has to be written.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const CURRENT: (&str, &str) = ("ca.crt", "ca.key");
 const NEXT: (&str, &str) = ("next-ca.crt", "next-ca.key");
 const PREVIOUS: &str = "previous-ca.crt";
+/// All keys of ours.
+const KEYS: [&str; 5] = [CURRENT.0, CURRENT.1, NEXT.0, NEXT.1, PREVIOUS];
 
 /// How self-managed certificates are made.
 #[derive(Clone, Debug)]
@@ -109,6 +114,19 @@ struct Leaf {
 }
 
 // === impl Stored ===
+
+impl Stored {
+    /// What is ours in it; `None` when that is not known.
+    fn authorities(&self) -> Option<Vec<Option<ByteString>>> {
+        let secret = match self {
+            Self::Unknown => return None,
+            Self::Absent => None,
+            Self::Present(secret) => Some(secret),
+        };
+        let data = secret.and_then(|secret| secret.data.as_ref());
+        Some(KEYS.iter().map(|key| data.and_then(|data| data.get(*key).cloned())).collect())
+    }
+}
 
 impl From<Option<Secret>> for Stored {
     fn from(secret: Option<Secret>) -> Self {
@@ -361,16 +379,39 @@ impl Manager {
         self.authorities = Some(authorities);
     }
 
-    /// Writes the Secret, unless somebody else has since it was seen; then the watch brings what they wrote.
+    /// Writes the Secret, unless somebody else has changed the CAs since they were seen; then it is known what they wrote, or
+    /// the watch brings it. Somebody who keeps writing there for other reasons must not keep a CA from being replaced.
     async fn store(&mut self, authorities: &Authorities) -> Result<bool, String> {
+        for _ in 0..ATTEMPTS {
+            let seen = self.stored.authorities();
+            match self.write(authorities).await {
+                Ok(secret) => {
+                    self.stored = Some(secret).into();
+                    return Ok(true);
+                }
+                // 409: changed or created since. 404: deleted since.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                    // What is in memory may be what the watch is about to bring; it says so itself.
+                    self.stored =
+                        self.api.get_opt(&self.settings.secret).await.map_or(Stored::Unknown, Stored::from);
+                }
+                Err(error) => return Err(format!("cannot write {}: {}", self.place(), explain(&error))),
+            }
+            if seen.is_none() || self.stored.authorities() != seen {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes the Secret as it was seen, with these CAs.
+    async fn write(&self, authorities: &Authorities) -> kube::Result<Secret> {
         let parameters = PostParams { field_manager: Some("reach".to_owned()), ..PostParams::default() };
-        let written = match self.stored.clone() {
+        match self.stored.clone() {
             Stored::Present(mut secret) => {
                 // Labels, annotations and keys of others stay.
                 let data = secret.data.get_or_insert_default();
-                data.retain(|key, _| {
-                    ![CURRENT.0, CURRENT.1, NEXT.0, NEXT.1, PREVIOUS].contains(&key.as_str())
-                });
+                data.retain(|key, _| !KEYS.contains(&key.as_str()));
                 data.extend(authorities.data());
                 self.api.replace(&self.settings.secret, &parameters, &secret).await
             }
@@ -389,20 +430,6 @@ impl Manager {
                 };
                 self.api.create(&parameters, &secret).await
             }
-        };
-        match written {
-            Ok(secret) => {
-                self.stored = Some(secret).into();
-                Ok(true)
-            }
-            // 409: changed or created since. 404: deleted since.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
-                // What is in memory may be what the watch is about to bring; it says so itself.
-                self.stored =
-                    self.api.get_opt(&self.settings.secret).await.map_or(Stored::Unknown, Stored::from);
-                Ok(false)
-            }
-            Err(error) => Err(format!("cannot write {}: {}", self.place(), explain(&error))),
         }
     }
 

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
 
 use super::Failure;
 use super::input::ClusterOptions;
+use crate::api::PresetKind;
 use crate::{api, manifest};
 
 /// Print the CustomResourceDefinitions, write them to a folder, or apply them to a cluster
@@ -42,7 +43,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         return runtime.block_on(apply(&arguments.cluster));
     }
-    let documents = api::crds().map(|(name, crd)| (name, manifest::to_yaml(&crd)));
+    let documents = PresetKind::ALL.map(|kind| {
+        let crd = api::crd(kind);
+        let plural = crd["spec"]["names"]["plural"].as_str().unwrap_or_default();
+        (format!("{}_{plural}.yaml", api::GROUP), manifest::to_yaml(&crd))
+    });
     match &arguments.output_dir {
         Some(folder) => {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -59,9 +64,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 async fn apply(cluster: &ClusterOptions) -> Result<ExitCode, Failure> {
     let client = kube::Client::try_from(cluster.config().await?)?;
-    let api: Api<CustomResourceDefinition> = Api::all(client);
-    for (name, crd) in api::crds() {
-        let crd: CustomResourceDefinition = serde_json::from_value(crd).context(name)?;
+    let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::from_gvk(&kind));
+    for kind in PresetKind::ALL {
+        let crd: DynamicObject = serde_json::from_value(api::crd(kind)).context(kind.as_str())?;
         let name = crd.metadata.name.as_deref().unwrap_or_default();
         let done = bring_up_to_date(&api, name, &crd)
             .await
@@ -76,9 +82,9 @@ async fn apply(cluster: &ClusterOptions) -> Result<ExitCode, Failure> {
 /// Replaced, not applied: whoever installed the CRD (`helm`, `kubectl`) owns its fields, and server-side apply would leave
 /// those that are no more, and write itself in as an owner where nothing differs. A replacement that changes nothing is none.
 async fn bring_up_to_date(
-    api: &Api<CustomResourceDefinition>,
+    api: &Api<DynamicObject>,
     name: &str,
-    wanted: &CustomResourceDefinition,
+    wanted: &DynamicObject,
 ) -> kube::Result<&'static str> {
     let mut attempts = 0;
     loop {
@@ -88,7 +94,7 @@ async fn bring_up_to_date(
             return Ok("created");
         };
         let before = crd.metadata.resource_version.clone();
-        crd.spec = wanted.spec.clone();
+        crd.data["spec"] = wanted.data["spec"].clone();
         let parameters =
             PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match api.replace(name, &parameters, &crd).await {

@@ -13,12 +13,11 @@ use super::Failure;
 use super::input::{self, PresetSource};
 use crate::host::class;
 use crate::host::cluster_api::{Group, Object};
-use crate::host::node::{Certificate, Node, Options, StaticPods, System};
+use crate::host::node::{Certificate, Options, StaticPods, System};
 use crate::host::patch as patch_text;
 use crate::host::targets::Unit;
 use crate::host::values::{self, Secrets, Surroundings, ValueError, Values};
 use crate::host::variables::has_reference;
-use crate::inject::merge::{ConflictReason, VariableConflict};
 use crate::inject::preset::{Preset, ProxyVariable};
 use crate::inject::snapshot::ClusterLists;
 use crate::no_proxy::portable::{Author, List, unite};
@@ -72,10 +71,9 @@ struct HostInput {
 }
 
 /// What manifests of Cluster API add to `no_proxy`.
-#[derive(Default)]
 struct Known {
-    /// Entries, as one list.
-    list: Vec<List>,
+    /// Entries.
+    list: List,
     /// Entries that are variables of clusterctl, which nobody can read yet.
     variables: Vec<String>,
     /// Whether there are more that only a cluster knows.
@@ -238,8 +236,12 @@ impl HostPresets {
     /// presets are, so it gives nothing here: the manifests say the same of their own.
     fn values_of(&self, known: &Known, namespace: &str) -> Result<Values, Vec<ValueError>> {
         let cluster = ClusterLists::default();
-        let given =
-            Surroundings { cluster: &cluster, no_proxy: &known.list, secrets: &self.secrets, namespace };
+        let given = Surroundings {
+            cluster: &cluster,
+            no_proxy: std::slice::from_ref(&known.list),
+            secrets: &self.secrets,
+            namespace,
+        };
         let mut values = values::values(&self.presets, &given)?;
         let list = values.settings.iter_mut().find(|setting| setting.proxy == ProxyVariable::No);
         // All there is goes past the proxy already.
@@ -252,29 +254,6 @@ impl HostPresets {
             }
         }
         Ok(values)
-    }
-
-    /// Tells what of presets is not followed.
-    fn complain(values: &Values) {
-        let conflicts = values.conflicts.iter().map(conflict);
-        let left_out = values.left_out.iter().map(|left| {
-            format!(
-                "{} of {} is left out: httpx fails for every URL when it is in the list",
-                left.entry, left.preset
-            )
-        });
-        input::complain_all(&conflicts.chain(left_out).collect::<Vec<_>>());
-    }
-
-    /// Files and commands.
-    fn node(&self, values: &Values) -> Result<Node, Failure> {
-        Node::new(&values.settings, &self.options).map_err(messages)
-    }
-
-    /// Files and commands of a machine without static pods of a control plane.
-    fn node_of_worker(&self, values: &Values) -> Result<Node, Failure> {
-        let options = Options { static_pods: StaticPods::None, ..self.options.clone() };
-        Node::new(&values.settings, &options).map_err(messages)
     }
 
     /// How messages name the presets.
@@ -291,7 +270,7 @@ impl Known {
             group.entries.iter().map(|entry| entry.text.as_str()).partition(|text| has_reference(text));
         let variables: BTreeSet<&str> = variables.into_iter().collect();
         Self {
-            list: vec![List::parse(&entries.join(","), Author::Host)],
+            list: List::parse(&entries.join(","), Author::Host),
             variables: variables.into_iter().map(str::to_owned).collect(),
             of_class,
         }
@@ -300,21 +279,13 @@ impl Known {
     /// The list, with placeholders.
     fn text(&self) -> String {
         let variables = (0..self.variables.len()).map(patch_text::placeholder);
-        std::iter::once(unite(self.list.iter())).chain(variables).collect::<Vec<_>>().join(",")
+        std::iter::once(unite(std::iter::once(&self.list))).chain(variables).collect::<Vec<_>>().join(",")
     }
 
     /// A list with variables in place of placeholders.
     fn filled(&self, list: &str) -> String {
         patch_text::fill(list, &self.variables)
     }
-}
-
-fn conflict(conflict: &VariableConflict) -> String {
-    let why = match conflict.reason {
-        ConflictReason::Differs => "differs from that of",
-        ConflictReason::Unmergeable => "cannot be merged with that of",
-    };
-    format!("{}: {} {why} {}, which is followed", conflict.loser.preset, conflict.variable(), conflict.winner)
 }
 
 fn messages<E: ToString>(errors: impl IntoIterator<Item = E>) -> Failure {

@@ -12,6 +12,7 @@ use anyhow::Context;
 use futures::future::Either;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::ServerName;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -20,6 +21,7 @@ use super::Failure;
 use super::input::{ClusterNetwork, ClusterOptions};
 use crate::admin::Admin;
 use crate::admission::{Admission, PATH};
+use crate::api_server;
 use crate::certs::clients::ClientVerifier;
 use crate::certs::{self, CertMetrics, CertResolver, files, managed, secret};
 use crate::hooks::Hooks;
@@ -211,15 +213,17 @@ async fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
     };
 
     let limits = Limits { drain: Duration::from_secs(arguments.drain), ..Limits::default() };
+    let (of_webhook, of_admin) = connections_for(open_files());
+    let connections_of = |connections: usize| Limits { connections, ..limits.clone() };
     let connections = |registry: &mut Registry, listener: &'static str| {
         ConnectionMetrics::register(registry.sub_registry_with_label(("listener".into(), listener.into())))
     };
-    let webhook = Server::new(limits.clone(), connections(&mut registry, "webhook"))
+    let webhook = Server::new(connections_of(of_webhook), connections(&mut registry, "webhook"))
         .with_tls(certs::server_config(Arc::clone(&resolver), clients)?)
         .bind(arguments.listen)
         .await
         .with_context(|| "--listen")?;
-    let admin = Server::new(limits, connections(&mut registry, "admin"))
+    let admin = Server::new(connections_of(of_admin), connections(&mut registry, "admin"))
         .bind(arguments.admin_listen)
         .await
         .with_context(|| "--admin-listen")?;
@@ -255,7 +259,7 @@ async fn load_presets(
         let config = arguments.cluster.config().await?;
         let namespace =
             arguments.registration.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let client = kube::Client::try_from(config)?;
+        let client = api_server::client(config)?;
         let sources = Sources { watched: arguments.no_proxy_from.clone(), given: arguments.network.facts() };
         let notes = arguments.status_lease.clone().map(|name| {
             let lease = Lease::new(&client, &namespace, name, replica());
@@ -294,7 +298,7 @@ async fn serving_certificate(arguments: &Arguments, registry: &mut Registry) -> 
     let options = &arguments.registration;
     let namespace = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let service = options.service.clone().unwrap_or_default();
-    let client = kube::Client::try_from(config)?;
+    let client = api_server::client(config)?;
     let dns_name = format!("{service}.{namespace}.svc");
     let server_name = ServerName::try_from(dns_name.clone())
         .with_context(|| format!("--service {service}, --namespace {namespace}: no DNS name"))?;
@@ -418,6 +422,31 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How many files may be open: as many as the system lets us have. What a container begins with is often 1,024, for the sake
+/// of programs that use `select`.
+fn open_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current }
+}
+
+/// Connections to the webhook and to the admin port, so that files never run out: it is better to choose whose connection to
+/// close than to be unable to accept one.
+fn connections_for(files: Option<u64>) -> (usize, usize) {
+    let most = Limits::default().connections;
+    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    let free = files.saturating_sub(OWN_FILES);
+    let admin = (free / 4).clamp(1, ADMIN_CONNECTIONS);
+    (free.saturating_sub(admin).clamp(1, most), admin)
+}
+
+/// Files of the process itself: its log, its runtime, its connections to the API server, a connection to each listener that
+/// is accepted to be closed.
+const OWN_FILES: usize = 24;
+
+/// Connections to the admin port: those of a kubelet and of whoever collects metrics.
+const ADMIN_CONNECTIONS: usize = 64;
+
 /// Says where it listens and, to a person, how to try it.
 fn announce(arguments: &Arguments, webhook: &Bound, admin: &Bound, ca: Option<&str>) -> Result<(), Failure> {
     let mut text = format!(
@@ -472,3 +501,17 @@ fn stop_signals(drain: Drain) -> Result<impl Future<Output = ()>, Failure> {
 /// What requests in flight get after SIGINT. A review takes microseconds; this is for its way through the
 /// network.
 const INTERRUPT_GRACE: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_the_process_itself() {
+        assert_eq!(connections_for(None), (1024, 64));
+        assert_eq!(connections_for(Some(1_048_576)), (1024, 64));
+        assert_eq!(connections_for(Some(1024)), (936, 64));
+        assert_eq!(connections_for(Some(64)), (30, 10));
+        assert_eq!(connections_for(Some(0)), (1, 1));
+    }
+}

@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 
-use super::node::{self, File};
+use super::node::File;
 use super::patch::{PatchError, Wanted, filled};
 use super::render::{self, Bootstrap, Content, LONGEST_CONTENT, TooLong};
 use super::targets::{MARK, Target};
@@ -144,15 +144,13 @@ pub fn patch<'t>(
         let path = KINDS.iter().find(|(kind, _)| *kind == reference.kind).map_or("", |(_, path)| path);
         let template = template(&reference);
         let mut json_patches = Vec::new();
-        // Commands go in front of those of others, so the last one first. Only a control plane has static pods.
-        let commands: Vec<Item> = wanted
-            .node
-            .commands
-            .iter()
-            .rev()
-            .filter(|command| **command != node::EXPORT || reference.place == Place::ControlPlane)
-            .map(|command| Item::Value((*command).into()))
-            .collect();
+        let node = match reference.place {
+            Place::ControlPlane => wanted.node.clone(),
+            Place::MachineDeployments(_) | Place::MachinePools(_) => wanted.node.for_worker(),
+        };
+        // Commands go in front of those of others, so the last one first.
+        let commands: Vec<Item> =
+            node.commands.iter().rev().map(|command| Item::Value((*command).into())).collect();
         for (list, place, items) in [("files", "-", &files), ("preKubeadmCommands", "0", &commands)] {
             let pointer = format!("/{path}/{list}");
             if !has_list(template, &pointer, before, &reference) {

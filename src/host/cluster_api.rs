@@ -5,8 +5,8 @@
 //! what it found. Nothing is asked of a cluster: what only a controller knows is a note ([`Group::notes`]), not a guess.
 
 use std::fmt;
-use std::str::FromStr;
 
+use clap::ValueEnum as _;
 use serde_json::Value as Json;
 
 mod checks;
@@ -70,7 +70,7 @@ pub struct Manifests {
 }
 
 /// How addresses of nodes become entries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum NodeRanges {
     /// The network that a pool is a part of. It stays when the pool grows, and with it the files of the hosts: a file
     /// that changes replaces every machine.
@@ -82,13 +82,8 @@ pub enum NodeRanges {
     None,
 }
 
-/// What is wrong with the name of a variant.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected one of {}", .0.join(", "))]
-pub struct UnknownName(Vec<&'static str>);
-
 /// What an entry comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub enum FactSource {
     /// Networks of pods and Services, and the address of the API server's Service.
     ClusterNetwork,
@@ -144,6 +139,16 @@ pub struct Group {
     /// What could not be derived, and why.
     pub notes: Vec<Finding>,
     known: facts::Known,
+}
+
+/// A version of a kind with a `KubeadmConfigSpec` that cannot be patched.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("apiVersion: {} version {version}: expected {group}/v1beta1 or {group}/v1beta2", if *.is_old { "too old a" } else { "unknown" })]
+pub struct UnknownVersion {
+    /// Whether it is one of Cluster API's before v1beta1, which there may be: it stays as it is.
+    pub is_old: bool,
+    group: String,
+    version: String,
 }
 
 /// What is derived.
@@ -235,6 +240,22 @@ impl Object {
         }
     }
 
+    /// [`Self::configuration`], if the version is one that can be patched.
+    ///
+    /// # Errors
+    /// What is to be said of one that cannot: whether it is an error, and which version was expected.
+    pub fn patchable(&self) -> Result<Option<&'static str>, UnknownVersion> {
+        let Some(field) = self.configuration() else { return Ok(None) };
+        match self.version.as_str() {
+            "v1beta1" | "v1beta2" => Ok(Some(field)),
+            version => Err(UnknownVersion {
+                is_old: ["v1alpha3", "v1alpha4"].contains(&version),
+                group: self.group.clone(),
+                version: version.to_owned(),
+            }),
+        }
+    }
+
     /// Whether the `KubeadmConfigSpec` in it is for machines of a control plane, as far as can be told.
     #[must_use]
     pub fn is_control_plane(&self) -> bool {
@@ -288,73 +309,14 @@ impl Manifests {
     }
 }
 
-// === impl NodeRanges ===
-
-impl NodeRanges {
-    /// Every variant.
-    pub const ALL: [Self; 3] = [Self::Subnet, Self::Exact, Self::None];
-
-    /// Its name on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Subnet => "subnet",
-            Self::Exact => "exact",
-            Self::None => "none",
-        }
-    }
-}
-
-impl FromStr for NodeRanges {
-    type Err = UnknownName;
-
-    fn from_str(name: &str) -> Result<Self, UnknownName> {
-        let unknown = || UnknownName(Self::ALL.map(Self::name).to_vec());
-        Self::ALL.into_iter().find(|own| own.name() == name).ok_or_else(unknown)
-    }
-}
-
 // === impl FactSource ===
 
 impl FactSource {
-    /// Every source, in the order of entries.
-    pub const ALL: [Self; 10] = [
-        Self::ClusterNetwork,
-        Self::ServiceDomain,
-        Self::ControlPlaneEndpoint,
-        Self::KubeVip,
-        Self::Vcenter,
-        Self::Machines,
-        Self::Pools,
-        Self::LoadBalancer,
-        Self::Etcd,
-        Self::TopologyVariables,
-    ];
-
     /// Its name on the command line.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ClusterNetwork => "cluster-network",
-            Self::ServiceDomain => "service-domain",
-            Self::ControlPlaneEndpoint => "control-plane-endpoint",
-            Self::KubeVip => "kube-vip",
-            Self::Vcenter => "vcenter",
-            Self::Machines => "machines",
-            Self::Pools => "pools",
-            Self::LoadBalancer => "load-balancer",
-            Self::Etcd => "etcd",
-            Self::TopologyVariables => "topology-variables",
-        }
-    }
-}
-
-impl FromStr for FactSource {
-    type Err = UnknownName;
-
-    fn from_str(name: &str) -> Result<Self, UnknownName> {
-        let unknown = || UnknownName(Self::ALL.map(Self::name).to_vec());
-        Self::ALL.into_iter().find(|own| own.name() == name).ok_or_else(unknown)
+    pub fn name(self) -> String {
+        // No source is hidden.
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 }
 

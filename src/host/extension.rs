@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::ValueEnum;
@@ -19,12 +18,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::cluster_api::{
-    self, CONTROL_PLANE, CORE, FactSource, Finding, Group, Manifests, NodeRanges, Object, Source, groups,
-};
-use super::node::{APPLY, Certificate, Node, Options, StaticPods, System, is_path_of_reach};
+use super::cluster_api::{self, CORE, Finding, Group, Manifests, Object, Source, groups};
+use super::node::{APPLY, Certificate, Node, Options, StaticPods, is_path_of_reach};
 use super::patch::{self, Wanted};
-use super::targets::Unit;
 use super::values::{self, Secrets, Setting, Surroundings};
 use crate::inject::preset::{Preset, ProxyVariable};
 use crate::inject::snapshot::ClusterLists;
@@ -347,21 +343,17 @@ impl<'a> Topology<'a> {
 
     fn operations_of(&self, item: &Item) -> Result<Vec<Operation>, Vec<String>> {
         let object = Object::new(source(), item.object.clone());
-        let Some(field) = object.configuration() else { return Ok(Vec::new()) };
-        if !["v1beta1", "v1beta2"].contains(&&*object.version) {
-            let group = &object.group;
-            return Err(one(format!(
-                "{object}: apiVersion: unknown version {}: expected {group}/v1beta1 or {group}/v1beta2",
-                object.version
-            )));
-        }
+        let field = object.patchable().map_err(|error| one(format!("{object}: {error}")))?;
+        let Some(field) = field else { return Ok(Vec::new()) };
         let own = find(&item.variables, VARIABLE).map_err(one)?;
         let settings = self.values(&own.or_else(|| self.proxy.clone()).unwrap_or_default())?;
-        let is_control_plane = object.group == CONTROL_PLANE;
-        let static_pods = if is_control_plane { self.settings.options.static_pods } else { StaticPods::None };
-        let options = Options { static_pods, ..self.settings.options.clone() };
-        let node = Node::new(&settings, &options).map_err(|errors| strings(&errors))?;
-        let extra_envs = if static_pods == StaticPods::Explicit { &settings[..] } else { &[] };
+        let options = &self.settings.options;
+        let node = Node::new(&settings, options).map_err(|errors| strings(&errors))?;
+        let (node, extra_envs) = match object.is_control_plane() {
+            true if options.static_pods == StaticPods::Explicit => (node, &settings[..]),
+            true => (node, &[][..]),
+            false => (node.for_worker(), &[][..]),
+        };
         let wanted = Wanted { node: &node, secret: None, variables: &[], extra_envs };
         patch::patch(&item.object, field, &wanted)
             .map_err(|errors| errors.iter().map(|error| format!("{object}: {error}")).collect())
@@ -506,8 +498,11 @@ fn find<T: DeserializeOwned>(variables: &[Variable], name: &str) -> Result<Optio
 }
 
 fn read_bytes<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
-    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(body))
-        .map_err(|error| format!("{}: {}", error.path(), expected(error.inner())))
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| format!("{}: {}", error.path(), expected(error.inner())))?;
+    reader.end().map_err(|_| "expected the end of the document".to_owned())?;
+    Ok(value)
 }
 
 /// What an error says was expected. It leaves out what is there, which may be a secret.
@@ -573,23 +568,19 @@ impl Settings {
         let mut read = Self { options: Options::default(), facts: cluster_api::Options::default() };
         let mut errors = Vec::new();
         for (name, text) in settings {
-            let set = match name.as_str() {
-                "unit" => list(text, value_of::<Unit>).map(|units| read.options.units = units),
-                "os" => list(text, value_of::<System>).map(|system| read.options.system = system),
-                "static-pods" => value_of(text).map(|pods| read.options.static_pods = pods),
-                "node-ranges" => NodeRanges::from_str(text)
-                    .map(|mode| read.facts.node_ranges = mode)
-                    .map_err(|e| e.to_string()),
-                "without" => list(text, |name| FactSource::from_str(name).map_err(|error| error.to_string()))
-                    .map(|without| read.facts.without = without),
-                "ca-certificates" => Certificate::read("ca", text)
-                    .map(|certificates| read.options.certificates = certificates)
-                    .ok_or_else(|| "expected certificates in PEM and nothing else".to_owned()),
-                _ => {
-                    Err("expected one of unit, os, static-pods, ca-certificates, node-ranges, without"
-                        .to_owned())
-                }
-            };
+            let set =
+                match name.as_str() {
+                    "unit" => list(text, value_of).map(|units| read.options.units = units),
+                    "os" => list(text, value_of).map(|system| read.options.system = system),
+                    "static-pods" => value_of(text).map(|pods| read.options.static_pods = pods),
+                    "node-ranges" => value_of(text).map(|mode| read.facts.node_ranges = mode),
+                    "without" => list(text, value_of).map(|without| read.facts.without = without),
+                    "ca-certificates" => Certificate::read("ca", text)
+                        .map(|certificates| read.options.certificates = certificates)
+                        .ok_or_else(|| "expected certificates in PEM and nothing else".to_owned()),
+                    _ => Err("expected one of unit, os, static-pods, ca-certificates, node-ranges, without"
+                        .to_owned()),
+                };
             errors.extend(set.err().map(|error| format!("settings, {name}: {error}")));
         }
         if errors.is_empty() { Ok(read) } else { Err(errors) }

@@ -160,6 +160,14 @@ impl Node {
         }
         Ok(Self { files, commands })
     }
+
+    /// The same for a machine that has no static pods of a control plane.
+    #[must_use]
+    pub fn for_worker(&self) -> Self {
+        let mut node = self.clone();
+        node.commands.retain(|command| *command != EXPORT);
+        node
+    }
 }
 
 /// Whether a path is one that reach writes, with these options or others.

@@ -62,12 +62,12 @@ pub struct TooLong {
 /// # Errors
 /// When it is too long however it is written. Nothing is ever cut.
 pub fn content(file: &File, bootstrap: Bootstrap) -> Result<Content, TooLong> {
-    let text = base64_simd::STANDARD.encode_to_string(&file.content);
-    if text.len() <= LONGEST_CONTENT {
-        return Ok(Content { encoding: Some("base64"), text });
+    let content = Content::base64(file);
+    if content.text.len() <= LONGEST_CONTENT {
+        return Ok(content);
     }
     if bootstrap == Bootstrap::Ignition {
-        return Err(TooLong::new(file, text.len(), "in base64 (Ignition takes no compressed files)"));
+        return Err(TooLong::new(file, content.text.len(), "in base64 (Ignition takes no compressed files)"));
     }
     let text = base64_simd::STANDARD.encode_to_string(compressed(&file.content));
     if text.len() <= LONGEST_CONTENT {
@@ -97,7 +97,8 @@ fn compressed(text: &str) -> Vec<u8> {
         .expect("writing to memory does not fail")
 }
 
-/// A file of a `KubeadmConfigSpec` (bootstrap.cluster.x-k8s.io, `files[]`, the same in v1beta1 and v1beta2).
+/// A file of a `KubeadmConfigSpec` (bootstrap.cluster.x-k8s.io, `files[]`, the same in v1beta1 and v1beta2), of which
+/// Cluster API makes one of cloud-config (`write_files[]`) with the same fields.
 #[must_use]
 pub fn kubeadm_file(file: &File, content: Content) -> Value {
     let mut item = json!({"path": file.path, "owner": "root:root", "permissions": mode(file.mode)});
@@ -145,15 +146,7 @@ pub fn kubeadm(node: &Node, bootstrap: Bootstrap) -> Result<String, Vec<TooLong>
 /// parts that stand before it.
 #[must_use]
 pub fn cloud_config(node: &Node) -> String {
-    let file = |file: &File| {
-        json!({
-            "path": file.path,
-            "owner": "root:root",
-            "permissions": mode(file.mode),
-            "encoding": "b64",
-            "content": base64_simd::STANDARD.encode_to_string(&file.content),
-        })
-    };
+    let file = |file: &File| kubeadm_file(file, Content::base64(file));
     let config = json!({
         "merge_how": "list(prepend)+dict(no_replace,recurse_list)+str()",
         "write_files": node.files.iter().map(file).collect::<Vec<_>>(),
@@ -195,16 +188,10 @@ pub fn ignition(node: &Node) -> String {
          [Install]\n\
          WantedBy=multi-user.target\n"
     );
-    let units: Vec<Value> = node
-        .commands
-        .first()
-        .map(|_| json!({"name": "reach-proxy.service", "enabled": true, "contents": unit}))
-        .into_iter()
-        .collect();
     let config = json!({
         "ignition": {"version": "3.3.0"},
         "storage": {"files": node.files.iter().map(file).collect::<Vec<_>>()},
-        "systemd": {"units": units},
+        "systemd": {"units": [{"name": "reach-proxy.service", "enabled": true, "contents": unit}]},
     });
     format!("{config:#}\n")
 }
@@ -212,6 +199,15 @@ pub fn ignition(node: &Node) -> String {
 /// Permissions as text: without quotes, YAML reads `0600` as a number, and cloud-init refuses it.
 fn mode(mode: u32) -> String {
     format!("{mode:04o}")
+}
+
+// === impl Content ===
+
+impl Content {
+    /// The content of a file in base64.
+    fn base64(file: &File) -> Self {
+        Self { encoding: Some("base64"), text: base64_simd::STANDARD.encode_to_string(&file.content) }
+    }
 }
 
 // === impl TooLong ===

@@ -339,6 +339,19 @@ fn expected(names: &[String]) -> String {
     }
 }
 
+// === impl Values ===
+
+impl Values {
+    /// What of presets is not followed, for people. Values of proxies are not shown.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let conflicts = self.conflicts.iter().map(ToString::to_string);
+        let left_out = self.left_out.iter().map(|LeftOut { preset, entry }| {
+            format!("{entry} of {preset} is left out: httpx fails for every URL when it is in the list")
+        });
+        conflicts.chain(left_out)
+    }
+}
+
 // === impl Secrets ===
 
 impl Secrets {

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use super::merge::{ConflictReason, VariableConflict};
 use super::pod::Pod;
 use super::{Plan, SkipReason, Skipped};
 
@@ -48,17 +47,9 @@ fn skipped(plan: &Plan<'_>) -> String {
     let presets = plan.skipped.iter().map(|skipped| format!("{}: {}", skipped.preset.stamp, skipped.reason));
     let conflicts = plan.conflicts();
     let variables = conflicts.iter().map(|conflict| {
-        format!("{}: variable {} {}", conflict.loser.preset.stamp, conflict.variable(), explanation(conflict))
+        format!("{}: variable {} {}", conflict.loser.preset.stamp, conflict.variable(), conflict.why())
     });
     presets.chain(variables).collect::<Vec<_>>().join("; ")
-}
-
-/// Why a variable of a preset is not followed.
-fn explanation(conflict: &VariableConflict) -> String {
-    match conflict.reason {
-        ConflictReason::Differs => format!("differs from that of {}", conflict.winner),
-        ConflictReason::Unmergeable => format!("cannot be merged with that of {}", conflict.winner),
-    }
 }
 
 /// Admission warnings: one short line each, no values.
@@ -69,15 +60,7 @@ pub fn warnings(plan: &Plan<'_>, pod: &Pod<'_>) -> Vec<String> {
         .iter()
         .map(|Skipped { preset, reason }| format!("reach: {preset} not applied: {reason}"))
         .collect();
-    for conflict in plan.conflicts() {
-        warnings.push(format!(
-            "reach: variable {} of {} {}; {} is followed",
-            conflict.variable(),
-            conflict.loser.preset,
-            explanation(conflict),
-            conflict.winner
-        ));
-    }
+    warnings.extend(plan.conflicts().iter().map(|conflict| format!("reach: {conflict}")));
     for (container, variable) in plan.unmergeable(pod) {
         let mut line = String::new();
         let _ =

@@ -3,6 +3,7 @@
 //! [`resolve`] merges the two levels of presets, once for each [set](super::set::PresetSet) of them; [`meet`] lets the
 //! result meet a container's own variables. Both are pure, and the only places where merge strategies are interpreted.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use super::java;
@@ -26,8 +27,8 @@ pub struct Resolved {
     pub strategy: MergeStrategy,
     /// The names under which it is added.
     pub spellings: Vec<Box<str>>,
-    /// The value as the rest of a JSON object that begins with a name.
-    pub(super) json: Box<str>,
+    /// The variable under each of these names, as JSON.
+    pub(super) json: Box<[Box<str>]>,
 }
 
 /// What one preset contributed to a variable.
@@ -205,11 +206,12 @@ fn variable(items: &[Part], derived: Derived<'_>, conflicts: &mut Vec<VariableCo
         inherited = level.iter().find_map(|item| item.variable().strategy).or(inherited);
     }
     let value = if is_list { unite_lists(&parts, derived) } else { unite(&parts) };
+    let spellings = spellings(&parts);
     Resolved {
-        json: value.json(),
+        json: spellings.iter().map(|name| value.json(name)).collect(),
         value,
         strategy: inherited.unwrap_or(default),
-        spellings: spellings(&parts),
+        spellings,
         parts,
         dropped,
     }
@@ -231,10 +233,7 @@ fn strategy(item: &Part, inherited: Option<MergeStrategy>, default: MergeStrateg
 
 /// Whether two items of one variable say the same.
 fn same_value(a: &Variable, b: &Variable) -> bool {
-    match (&a.list, &b.list) {
-        (Some(a), Some(b)) => a == b,
-        _ => a.value == b.value,
-    }
+    a.value == b.value || a.list().is_some_and(|list| b.list() == Some(list))
 }
 
 /// The `no_proxy` of the parts that are left, in order.
@@ -242,11 +241,11 @@ fn unite_lists(parts: &[Part], derived: Derived<'_>) -> Value {
     if let Some(source) = parts.iter().find_map(|part| part.variable().source()) {
         return Value::Source(source.into());
     }
-    let of_cluster = parts.iter().flat_map(|part| derived.lists(&part.preset.no_proxy_from));
+    let of_cluster = || parts.iter().flat_map(|part| derived.lists(&part.preset.no_proxy_from));
     match form(parts) {
         NoProxyForm::Portable => {
-            let own = parts.iter().filter_map(|part| part.variable().list.as_deref());
-            let list = List::united(own.chain(of_cluster));
+            let own: Vec<List> = parts.iter().filter_map(|part| part.variable().list()).collect();
+            let list = List::united(own.iter().chain(of_cluster()));
             Value::Portable { text: list.text().into(), list, met: Default::default() }
         }
         NoProxyForm::AsWritten => {
@@ -256,7 +255,7 @@ fn unite_lists(parts: &[Part], derived: Derived<'_>) -> Value {
                     union.add(text);
                 }
             }
-            of_cluster.flat_map(List::texts).for_each(|text| union.add(text));
+            of_cluster().flat_map(List::texts).for_each(|text| union.add(text));
             Value::List(union.join().into())
         }
     }
@@ -389,10 +388,27 @@ impl VariableConflict {
             && self.variable() == other.variable()
     }
 
+    /// Why the variable is not followed.
+    #[must_use]
+    pub fn why(&self) -> String {
+        match self.reason {
+            ConflictReason::Differs => format!("differs from that of {}", self.winner),
+            ConflictReason::Unmergeable => format!("cannot be merged with that of {}", self.winner),
+        }
+    }
+
     /// The variable, as the loser writes it.
     #[must_use]
     pub fn variable(&self) -> &str {
         &self.loser.variable().name
+    }
+}
+
+/// One line, without a value.
+impl fmt::Display for VariableConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (variable, loser) = (self.variable(), &self.loser.preset);
+        write!(f, "variable {variable} of {loser} {}; {} is followed", self.why(), self.winner)
     }
 }
 
@@ -470,13 +486,16 @@ impl Value {
         }
     }
 
-    /// What stands behind the name in a variable's JSON object.
-    fn json(&self) -> Box<str> {
-        let rest = match self {
-            Self::Source(source) => format!(",\"valueFrom\":{source}}}"),
-            _ => json(self.literal().unwrap_or_default()),
+    /// The variable of this name, as JSON.
+    fn json(&self, name: &str) -> Box<str> {
+        let name = serde_json::Value::from(name);
+        let json = if let Self::Source(source) = self {
+            format!("{{\"name\":{name},\"valueFrom\":{source}}}")
+        } else {
+            let value = serde_json::Value::from(self.literal().unwrap_or_default());
+            format!("{{\"name\":{name},\"value\":{value}}}")
         };
-        rest.into()
+        json.into()
     }
 
     /// The union with the container's own values, which come last.
@@ -527,11 +546,6 @@ impl Value {
             Self::Source(_) => String::new(),
         }
     }
-}
-
-/// What stands behind the name in the JSON object of a variable with a literal value.
-pub(super) fn json(value: &str) -> String {
-    format!(",\"value\":{}}}", serde_json::Value::from(value))
 }
 
 // === impl Variable ===

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::merge::Outcome;
 use super::pod::{Container, Pod};
-use super::{ContainerPlan, Plan, annotation, merge};
+use super::{ContainerPlan, Plan, annotation};
 
 /// A list of operations that is being written.
 #[derive(Debug, Default)]
@@ -17,11 +17,15 @@ pub struct Patch {
     json: Vec<u8>,
 }
 
-/// The `env` of a container while variables are added to it.
-struct EnvList<'p> {
-    path: [&'p str; 2],
+/// A list of a container or pod while items are added to it.
+#[derive(Clone, Copy)]
+struct Place<'p> {
+    /// The pointer of the object, in parts.
+    object: &'p [&'p str],
+    /// The field, with a `/` before it.
+    field: &'p str,
+    /// Whether the list is there and has items: to it is added, any other is made.
     exists: bool,
-    is_first: bool,
 }
 
 /// Writes the operations of a plan; `None` when nothing changes.
@@ -34,7 +38,8 @@ pub fn write(plan: &Plan<'_>, pod: &Pod<'_>, prefix: &str) -> Option<Vec<u8>> {
     let volumes = spec.and_then(|spec| spec.volumes);
     let has_volumes = volumes
         .is_some_and(|raw| !matches!(raw.0.trim_matches(['[', ']', ' ', '\n', '\r', '\t']), "" | "null"));
-    patch.list([prefix, "/spec/volumes"], has_volumes, plan.volumes.iter().map(|volume| &*volume.json));
+    let volumes = Place { object: &[prefix, "/spec"], field: "/volumes", exists: has_volumes };
+    patch.list(volumes, plan.volumes.iter().map(|volume| &*volume.json));
     for planned in &plan.containers {
         let Some(container) = spec.and_then(|spec| planned.list.of(spec).get(planned.index)) else {
             continue;
@@ -50,12 +55,12 @@ pub fn write(plan: &Plan<'_>, pod: &Pod<'_>, prefix: &str) -> Option<Vec<u8>> {
 // === impl Patch ===
 
 impl Patch {
-    /// Begins an operation at a path of these parts; its value follows, then [`Patch::end`].
-    fn begin(&mut self, path: &[&str]) {
+    /// Begins an operation at a field of an object, or deeper; its value follows, then [`Patch::end`].
+    fn begin(&mut self, object: &[&str], field: &[&str]) {
         self.json.push(if self.json.is_empty() { b'[' } else { b',' });
         self.json.extend_from_slice(b"{\"op\":\"add\",\"path\":\"");
         // Paths are made of field names, numbers and escaped annotation keys: nothing needs quoting.
-        for part in path {
+        for part in object.iter().chain(field) {
             self.json.extend_from_slice(part.as_bytes());
         }
         self.json.extend_from_slice(b"\",\"value\":");
@@ -74,37 +79,37 @@ impl Patch {
     }
 
     /// Appends to a list, or makes it when it is absent, `null` or empty.
-    fn list<'j>(&mut self, path: [&str; 2], exists: bool, items: impl Iterator<Item = &'j str>) {
+    fn list<'j>(&mut self, place: Place<'_>, items: impl Iterator<Item = &'j str>) {
         let mut empty = true;
         for item in items {
-            self.begin_item(path, exists, empty);
+            self.begin_item(place, empty);
             self.json.extend_from_slice(item.as_bytes());
-            self.end_item(exists);
+            self.end_item(place);
             empty = false;
         }
-        self.end_list(exists, empty);
+        self.end_list(place, empty);
     }
 
     /// Begins an item of a list: an operation of its own, or a part of the one that makes the list.
-    fn begin_item(&mut self, [object, field]: [&str; 2], exists: bool, first: bool) {
-        if exists {
-            self.begin(&[object, field, "/-"]);
+    fn begin_item(&mut self, place: Place<'_>, first: bool) {
+        if place.exists {
+            self.begin(place.object, &[place.field, "/-"]);
         } else if first {
-            self.begin(&[object, field]);
+            self.begin(place.object, &[place.field]);
             self.json.push(b'[');
         } else {
             self.json.push(b',');
         }
     }
 
-    fn end_item(&mut self, exists: bool) {
-        if exists {
+    fn end_item(&mut self, place: Place<'_>) {
+        if place.exists {
             self.end();
         }
     }
 
-    fn end_list(&mut self, exists: bool, empty: bool) {
-        if !exists && !empty {
+    fn end_list(&mut self, place: Place<'_>, empty: bool) {
+        if !place.exists && !empty {
             self.json.push(b']');
             self.end();
         }
@@ -117,54 +122,50 @@ impl Patch {
         planned: &ContainerPlan<'_>,
         container: &Container<'_>,
     ) {
-        let base = format!("{prefix}/spec/{}/{}/", planned.list.field(), planned.index);
+        let mut index = itoa::Buffer::new();
+        let object = [prefix, "/spec/", planned.list.field(), "/", index.format(planned.index)];
         for (_, outcome) in plan.variables(planned) {
             if let Outcome::Merged { value, set, .. } = outcome {
                 for position in set {
-                    self.begin(&[&base, "env/", &position.to_string(), "/value"]);
+                    let mut buffer = itoa::Buffer::new();
+                    self.begin(&object, &["/env/", buffer.format(*position), "/value"]);
                     string(&mut self.json, value);
                     self.end();
                 }
             }
         }
-        let mut env = EnvList { path: [&base, "env"], exists: !container.env.is_empty(), is_first: true };
+        let env = Place { object: &object, field: "/env", exists: !container.env.is_empty() };
+        let mut empty = true;
         for (variable, outcome) in plan.variables(planned) {
             match outcome {
                 Outcome::Added => {
-                    for name in &variable.spellings {
-                        self.variable(&mut env, name, &variable.json);
+                    for json in &variable.json {
+                        self.begin_item(env, empty);
+                        self.json.extend_from_slice(json.as_bytes());
+                        self.end_item(env);
+                        empty = false;
                     }
                 }
-                Outcome::Merged { value, add, .. } if !add.is_empty() => {
-                    let json = merge::json(value);
+                Outcome::Merged { value, add, .. } => {
                     for name in add {
-                        self.variable(&mut env, &variable.spellings[*name], &json);
+                        self.begin_item(env, empty);
+                        self.json.extend_from_slice(b"{\"name\":");
+                        string(&mut self.json, &variable.spellings[*name]);
+                        self.json.extend_from_slice(b",\"value\":");
+                        string(&mut self.json, value);
+                        self.json.push(b'}');
+                        self.end_item(env);
+                        empty = false;
                     }
                 }
-                Outcome::Merged { .. } | Outcome::Kept | Outcome::Unmergeable => {}
+                Outcome::Kept | Outcome::Unmergeable => {}
             }
         }
-        self.end_list(env.exists, env.is_first);
-        self.list(
-            [&base, "envFrom"],
-            planned.has_env_from,
-            planned.env_from.iter().map(|entry| &*entry.json),
-        );
-        self.list(
-            [&base, "volumeMounts"],
-            planned.has_mounts,
-            planned.mounts.iter().map(|mount| &*mount.json),
-        );
-    }
-
-    /// Adds a variable; `rest` is what stands behind its name.
-    fn variable(&mut self, env: &mut EnvList<'_>, name: &str, rest: &str) {
-        self.begin_item(env.path, env.exists, env.is_first);
-        self.json.extend_from_slice(b"{\"name\":");
-        string(&mut self.json, name);
-        self.json.extend_from_slice(rest.as_bytes());
-        self.end_item(env.exists);
-        env.is_first = false;
+        self.end_list(env, empty);
+        let env_from = Place { object: &object, field: "/envFrom", exists: planned.has_env_from };
+        self.list(env_from, planned.env_from.iter().map(|entry| &*entry.json));
+        let mounts = Place { object: &object, field: "/volumeMounts", exists: planned.has_mounts };
+        self.list(mounts, planned.mounts.iter().map(|mount| &*mount.json));
     }
 
     fn annotations(&mut self, prefix: &str, pod: &Pod<'_>, annotations: &[(&str, Cow<'_, str>)]) {
@@ -179,21 +180,22 @@ impl Patch {
         };
         match &pod.metadata {
             None => {
-                self.begin(&[prefix, "/metadata"]);
+                self.begin(&[prefix], &["/metadata"]);
                 self.json.extend_from_slice(b"{\"annotations\":");
                 object(&mut self.json);
                 self.json.push(b'}');
                 self.end();
             }
             Some(metadata) if metadata.annotations.is_none() => {
-                self.begin(&[prefix, "/metadata/annotations"]);
+                self.begin(&[prefix], &["/metadata/annotations"]);
                 object(&mut self.json);
                 self.end();
             }
             Some(_) => {
                 for (key, value) in annotations {
-                    // RFC 6901: `/` in a key is written `~1`. The keys are ours and have no `~`.
-                    self.begin(&[prefix, "/metadata/annotations/", &key.replace('/', "~1")]);
+                    // RFC 6901: `/` in a key is written `~1`. The keys are ours, with one `/` and no `~`.
+                    let (domain, name) = key.split_once('/').unwrap_or(("", key));
+                    self.begin(&[prefix], &["/metadata/annotations/", domain, "~1", name]);
                     string(&mut self.json, value);
                     self.end();
                 }

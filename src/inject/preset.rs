@@ -64,6 +64,8 @@ pub struct Preset {
     pub(super) mounts: Box<[Mount]>,
     /// Digest of what it injects, and of nothing else.
     pub(super) digest: u64,
+    /// Bytes of its spec as JSON: about what it takes to keep it.
+    pub weight: usize,
 }
 
 #[derive(Debug)]
@@ -80,8 +82,6 @@ pub struct Variable {
     pub(super) proxy: Option<ProxyVariable>,
     /// Where its value comes from.
     pub value: VariableValue,
-    /// A literal `no_proxy`, read.
-    pub(super) list: Option<Box<List>>,
     pub(super) strategy: Option<MergeStrategy>,
     pub(super) separator: Option<Box<str>>,
 }
@@ -215,6 +215,8 @@ impl Preset {
             PresetKind::Cluster => PresetLevel::Cluster,
             PresetKind::Namespaced => PresetLevel::Namespace,
         };
+        let (digest, content) = digest(spec);
+        let selector = serde_json::to_vec(&spec.selector).map_or(0, |json| json.len());
         Ok(Self {
             level,
             name: name.into(),
@@ -233,7 +235,8 @@ impl Preset {
             env_from: spec.env_from.iter().map(EnvFrom::new).collect(),
             volumes: spec.volumes.iter().map(Volume::new).collect(),
             mounts: spec.volume_mounts.iter().map(Mount::new).collect(),
-            digest: digest(spec),
+            digest,
+            weight: content + selector,
         })
     }
 
@@ -297,12 +300,13 @@ impl fmt::Display for Preset {
 /// Makes Node.js read proxy variables, from 22.21 and 24.5 on.
 const NODE: &str = "NODE_USE_ENV_PROXY";
 
-/// FNV-1a over the content: short, and the same in every version of reach and on every machine.
-fn digest(spec: &PresetSpec) -> u64 {
+/// FNV-1a over the content: short, and the same in every version of reach and on every machine. Also how long that is.
+fn digest(spec: &PresetSpec) -> (u64, usize) {
     let content = PresetSpec { selector: None, priority: 0, ..spec.clone() };
+    let content = serde_json::to_vec(&content).unwrap_or_default();
     let mut hasher = fnv::FnvHasher::default();
-    hasher.write(&serde_json::to_vec(&content).unwrap_or_default());
-    hasher.finish()
+    hasher.write(&content);
+    (hasher.finish(), content.len())
 }
 
 /// The variables of a preset, and those that it implies.
@@ -343,20 +347,22 @@ impl Variable {
             Some(source) => VariableValue::Source(source.to_string().into()),
             None => VariableValue::Literal(item.value.as_deref().unwrap_or_default().into()),
         };
-        let proxy = ProxyVariable::of(&item.name);
-        let list = match &value {
-            VariableValue::Literal(text) if proxy == Some(ProxyVariable::No) => {
-                Some(Box::new(List::parse(text, Author::Preset)))
-            }
-            _ => None,
-        };
         Self {
             name: item.name.as_str().into(),
-            proxy,
+            proxy: ProxyVariable::of(&item.name),
             value,
-            list,
             strategy: item.merge_strategy,
             separator: item.separator.as_deref().map(Into::into),
+        }
+    }
+
+    /// A literal `no_proxy`, read. Not kept: presets are many, and what those of a pod say together is kept.
+    pub(super) fn list(&self) -> Option<List> {
+        match &self.value {
+            VariableValue::Literal(text) if self.proxy == Some(ProxyVariable::No) => {
+                Some(List::parse(text, Author::Preset))
+            }
+            _ => None,
         }
     }
 

@@ -47,12 +47,19 @@ pub enum SelectorError {
 #[derive(Clone, Debug, Default)]
 pub struct Level {
     presets: Box<[Arc<Preset>]>,
-    /// Positions in `presets` by a label that the selector of the namespace demands.
+    /// Only where it saves something: namespaces are many, and most have few presets.
+    index: Option<Box<Index>>,
+}
+
+/// Where presets stand that a pod may be selected by.
+#[derive(Clone, Debug, Default)]
+struct Index {
+    /// Positions by a label that the selector of the namespace demands.
     by_namespace: Postings,
     /// Positions by a label that the selector of the pod demands.
     by_pod: Postings,
     /// Positions of presets that demand no particular label.
-    rest: Box<[u32]>,
+    rest: Vec<u32>,
 }
 
 type Postings = HashMap<Box<str>, HashMap<Box<str>, Vec<u32>>>;
@@ -123,22 +130,8 @@ impl Level {
     #[must_use]
     pub fn new(mut presets: Vec<Arc<Preset>>) -> Self {
         presets.sort_by(|a, b| a.order_of_use(b));
-        let mut level = Self::default();
-        let mut rest = Vec::new();
-        for (position, preset) in (0..).zip(&presets) {
-            if presets.len() <= UNINDEXED {
-                rest.push(position);
-            } else if let Some((key, values)) = preset.namespace_selector.demanded() {
-                post(&mut level.by_namespace, key, values, position);
-            } else if let Some((key, values)) = preset.selector.demanded() {
-                post(&mut level.by_pod, key, values, position);
-            } else {
-                rest.push(position);
-            }
-        }
-        level.rest = rest.into();
-        level.presets = presets.into();
-        level
+        let index = Index::new(&presets).map(Box::new);
+        Self { presets: presets.into(), index }
     }
 
     /// How many presets there are.
@@ -166,20 +159,40 @@ impl Level {
         pod: &impl Labels,
         found: &mut Vec<&'s Arc<Preset>>,
     ) {
-        let fits = |position: u32| {
-            let preset = &self.presets[position as usize];
-            (preset.namespace_selector.matches(namespace) && preset.selector.matches(pod)).then_some(preset)
-        };
-        if self.by_namespace.is_empty() && self.by_pod.is_empty() {
-            found.extend(self.rest.iter().filter_map(|&position| fits(position)));
+        let fits =
+            |preset: &Preset| preset.namespace_selector.matches(namespace) && preset.selector.matches(pod);
+        let Some(index) = &self.index else {
+            found.extend(self.presets.iter().filter(|preset| fits(preset)));
             return;
-        }
-        let mut positions = self.rest.to_vec();
-        collect(&self.by_namespace, namespace, &mut positions);
-        collect(&self.by_pod, pod, &mut positions);
-        positions.retain(|&position| fits(position).is_some());
+        };
+        let mut positions = index.rest.clone();
+        collect(&index.by_namespace, namespace, &mut positions);
+        collect(&index.by_pod, pod, &mut positions);
+        positions.retain(|&position| fits(&self.presets[position as usize]));
         positions.sort_unstable();
         found.extend(positions.into_iter().map(|position| &self.presets[position as usize]));
+    }
+}
+
+// === impl Index ===
+
+impl Index {
+    /// `None` for so few presets that it costs more than it saves, and for those of which each has to be looked at anyhow.
+    fn new(presets: &[Arc<Preset>]) -> Option<Self> {
+        if presets.len() <= UNINDEXED {
+            return None;
+        }
+        let mut index = Self::default();
+        for (position, preset) in (0..).zip(presets) {
+            if let Some((key, values)) = preset.namespace_selector.demanded() {
+                post(&mut index.by_namespace, key, values, position);
+            } else if let Some((key, values)) = preset.selector.demanded() {
+                post(&mut index.by_pod, key, values, position);
+            } else {
+                index.rest.push(position);
+            }
+        }
+        (index.rest.len() < presets.len()).then_some(index)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::hash::Hasher;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::merge::{self, Outcome, Resolved, VariableConflict};
@@ -37,6 +38,8 @@ pub struct PresetSet {
 #[derive(Debug)]
 pub struct PresetSets {
     slots: Box<[OnceLock<Box<PresetSet>>]>,
+    /// Weight of the large sets among them.
+    large: AtomicUsize,
 }
 
 /// A set that is kept, or one that there was no place for.
@@ -52,6 +55,11 @@ pub enum Shared<'s> {
 const SLOTS: usize = 512;
 /// Slots in which a set is looked for.
 const PROBES: usize = 4;
+/// Weight of the presets of a set from which it is large: pods of one namespace could choose as many sets as there are slots,
+/// of presets that are as large as an object can be.
+const LARGE: usize = 16 * 1024;
+/// What large sets that are kept may weigh together.
+const LARGE_KEPT: usize = 4 * 1024 * 1024;
 
 // === impl PresetSet ===
 
@@ -117,18 +125,31 @@ impl PresetSets {
         let make = || Box::new(PresetSet::new(presets, derived, services));
         for probe in 0..PROBES {
             let slot = &self.slots[(first + probe) % SLOTS];
-            let set = slot.get_or_init(make);
+            let set = match slot.get() {
+                Some(set) => set,
+                None if !self.may_keep(presets) => break,
+                None => slot.get_or_init(make),
+            };
             if set.is(presets, services) {
                 return Shared::Kept(set);
             }
         }
         Shared::Made(make())
     }
+
+    /// Whether there is memory for a set of these.
+    fn may_keep(&self, presets: &[&Arc<Preset>]) -> bool {
+        let weight: usize = presets.iter().map(|preset| preset.weight).sum();
+        // Two that come for the same slot at once are both counted: too much rather than too little.
+        let with = |kept: usize| Some(kept + weight).filter(|kept| *kept <= LARGE_KEPT);
+        weight <= LARGE || self.large.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_ok()
+    }
 }
 
 impl Default for PresetSets {
     fn default() -> Self {
-        Self { slots: std::iter::repeat_with(OnceLock::new).take(SLOTS).collect() }
+        let slots = std::iter::repeat_with(OnceLock::new).take(SLOTS).collect();
+        Self { slots, large: AtomicUsize::default() }
     }
 }
 
@@ -233,6 +254,30 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn no_more_sets_of_large_presets_are_kept_than_there_is_memory_for() {
+        let snapshot = snapshot();
+        let namespace = snapshot.namespace("shop").unwrap();
+        let env: Vec<_> =
+            (0..64).map(|number| json!({"name": format!("V{number}"), "value": "x".repeat(LARGE)})).collect();
+        let preset = |number: usize, env: &serde_json::Value| {
+            let object = json!({"metadata": {"name": format!("large-{number}")}, "spec": {"env": env}});
+            Arc::new(Preset::cluster(&serde_json::from_value(object).unwrap()).unwrap())
+        };
+        let is_kept = |preset: &Arc<Preset>| {
+            let set = namespace.sets.get(&[preset], namespace.derived);
+            assert!(!set.variables.is_empty());
+            matches!(set, Shared::Kept(_))
+        };
+        // A megabyte each, with names and quotes a little more.
+        let large: Vec<_> = (0..6).map(|number| preset(number, &json!(env))).collect();
+        assert_eq!(large.iter().map(is_kept).collect::<Vec<_>>(), [true, true, true, false, false, false]);
+        assert!(is_kept(&large[0]));
+        // Those that were too many take nothing from one that still fits.
+        assert!(is_kept(&preset(6, &json!(env[..8]))));
+        assert!(is_kept(&preset(7, &json!([{"name": "A"}]))), "small ones always are");
     }
 
     #[test]

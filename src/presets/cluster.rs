@@ -15,7 +15,7 @@ use tokio::time::interval;
 
 use self::source::{CALM, Change, Failures, Item, Source, changes, explain};
 use self::state::State;
-use self::status::Notes;
+use self::status::{Notes, Seen};
 use super::Presets;
 use super::network::Facts;
 use super::sources::{Sources, Watched};
@@ -71,17 +71,23 @@ pub async fn watch(
             }
             let is_refused = event.as_ref().is_err_and(|error| source.is_refused(error));
             failures.note(source, event.is_err() && !is_refused, Instant::now());
-            if let (Some(notes), Ok(Event::Apply(item) | Event::InitApply(item))) = (&notes, &event)
-                && let Item::Preset { key, is_news, .. } = item
-            {
-                notes.note(key, *is_news);
-            }
+            let preset = match &event {
+                Ok(
+                    Event::Apply(Item::Preset { key, compiled, is_news })
+                    | Event::InitApply(Item::Preset { key, compiled, is_news }),
+                ) => notes.as_ref().map(|notes| (notes, key.clone(), compiled.is_ok(), *is_news)),
+                _ => None,
+            };
             match event {
                 Ok(event) => {
                     if refused.remove(&source) {
                         metrics.sources.refused(source.name(), false);
                     }
                     state.apply(source, event);
+                    if let Some((notes, key, is_valid, is_news)) = preset {
+                        let is_too_much = is_valid && !state.uses(&key);
+                        notes.note(Seen { key, is_too_much, is_news });
+                    }
                 }
                 // It is asked again and again, and said once.
                 Err(error) if is_refused => {

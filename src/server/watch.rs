@@ -24,6 +24,7 @@ use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
+use super::room::FREE;
 use super::{BoxError, Connection, Limits};
 
 /// What a connection is waiting for.
@@ -72,6 +73,8 @@ pub(super) struct Watched<I> {
 pub struct RequestBody {
     body: Incoming,
     connection: Arc<Connection>,
+    /// Bytes that have arrived.
+    arrived: usize,
     is_over: bool,
 }
 
@@ -222,7 +225,7 @@ impl Progress {
         self.enter(Phase::Request);
     }
 
-    fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> Phase {
         Phase::of(self.phase.load(Ordering::Relaxed))
     }
 
@@ -334,21 +337,30 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 
 impl RequestBody {
     pub(super) fn new(body: Incoming, connection: Arc<Connection>) -> Self {
-        Self { body, connection, is_over: false }
+        Self { body, connection, arrived: 0, is_over: false }
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
+    /// Fails with [`NoRoom`](super::NoRoom) when there is no memory for more of it.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         self.is_over = frame.is_none();
-        Poll::Ready(frame)
+        let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+        let before = self.arrived;
+        self.arrived = before.saturating_add(bytes);
+        if self.arrived > FREE
+            && let Err(error) = self.connection.hold(self.arrived - before.max(FREE))
+        {
+            return Poll::Ready(Some(Err(error.into())));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -399,6 +411,7 @@ impl<B: Body + Unpin> Body for ReplyBody<B> {
 impl<B> Drop for ReplyBody<B> {
     fn drop(&mut self) {
         self.connection.progress.enter(Phase::Idle);
+        self.connection.release();
     }
 }
 

@@ -44,7 +44,12 @@ impl<'r> Calls<'r> {
 
     /// Calls until it is so.
     pub fn until(&mut self, what: &str, is: impl Fn(&Self) -> bool) {
-        eventually_within(3 * PATIENCE, what, || {
+        self.until_within(3 * PATIENCE, what, is);
+    }
+
+    /// [`Self::until`], for what has a reason to take longer.
+    pub fn until_within(&mut self, patience: Duration, what: &str, is: impl Fn(&Self) -> bool) {
+        eventually_within(patience, what, || {
             for api in &self.release.apis {
                 self.call(api);
             }

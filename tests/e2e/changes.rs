@@ -1,6 +1,5 @@
 //! What changes while reach serves: presets, namespaces, replicas, the API server.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, OWN_WEBHOOK, annotation, env, ok, pod, pod_preset, registration, stderr};
+use crate::cluster::{Cluster, OWN_WEBHOOK, annotation, env, pod, pod_preset, registration};
 use crate::support::eventually;
 use crate::support::http::post;
 use crate::support::serve::{PATH, Reach, review_of};
@@ -175,83 +174,6 @@ pub fn are_counted_in_metrics(cluster: &Cluster) {
         let name = format!("reach_reviews_total{{outcome=\"{outcome}\"}}");
         assert_eq!(metric(&name), Some(0.0), "{name}");
     }
-}
-
-pub fn write_no_value_to_any_log(cluster: &Cluster) {
-    let namespace = "secrets";
-    cluster.namespace(namespace, &json!({OWN_WEBHOOK: "secrets"}));
-    let kubeconfig = cluster.kubeconfig.path();
-    let reach =
-        Reach::start(["--log".as_ref(), "trace".as_ref(), "--kubeconfig".as_ref(), kubeconfig.as_os_str()]);
-    reach.await_ready();
-    let selector = json!({"matchLabels": {OWN_WEBHOOK: "secrets"}});
-    cluster.apply(&json!([registration("secrets", &reach.url(), &reach.ca(), &selector)]));
-    let spec = json!({"env": [{"name": "http_proxy", "value": "http://user:s3cret-preset@p:3128"}]});
-    cluster.apply(&json!([pod_preset(namespace, "secret", &spec)]));
-    await_env(
-        cluster,
-        namespace,
-        &["http_proxy=http://user:s3cret-preset@p:3128", "HTTP_PROXY=http://user:s3cret-preset@p:3128"],
-    );
-    cluster.create(namespace, &pod(&json!({}), &json!([{"name": "TOKEN", "value": "s3cret-pod"}])));
-    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", "secrets"]);
-    cluster.kubectl(&["delete", "pp", "secret", "-n", namespace]);
-
-    let config: Value =
-        serde_json::from_slice(&std::fs::read(kubeconfig).expect("a kubeconfig")).expect("JSON");
-    let token = config["users"][0]["user"]["token"].as_str().expect("a token");
-    let log = reach.stderr();
-    assert!(log.contains("\"level\":\"TRACE\""), "it logs everything it can");
-    for secret in ["s3cret", token] {
-        if let Some(line) = log.lines().chain(reach.stdout().lines()).find(|line| line.contains(secret)) {
-            // Not what was found: this test's own output is a log too.
-            panic!("a secret of {} characters is in: {}", secret.len(), line.replace(secret, "***"));
-        }
-    }
-}
-
-pub fn that_store_a_malformed_preset_leave_the_others_working(cluster: &Cluster) {
-    let namespace = "malformed";
-    cluster.namespace(namespace, &json!({}));
-    cluster.preset(namespace, "good", &timezone("UTC"));
-    let crd = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds/reach.dev_podpresets.yaml");
-    let crd = crd.to_str().expect("UTF-8");
-    // As an earlier version of the CRD, or one of somebody else, could have let it in.
-    let permissive = json!([{
-        "op": "replace",
-        "path": "/spec/versions/0/schema/openAPIV3Schema",
-        "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-    }]);
-    let patch = ["patch", "crd", "podpresets.reach.dev", "--type=json", "-p"];
-    cluster.kubectl(&[&patch[..], &[&permissive.to_string()]].concat());
-    let malformed = [
-        json!({"env": "s3cret"}),
-        json!({"env": [{"name": "A", "value": {"b": 1}}], "selector": 5}),
-        json!({"env": [{"name": "no_proxy", "value": "a"}, {"name": "NO_PROXY", "value": "b"}]}),
-    ];
-    for (index, spec) in malformed.iter().enumerate() {
-        let list = pod_preset(namespace, &format!("bad-{index}"), spec).to_string();
-        eventually("the malformed preset is stored", || {
-            let output = cluster.control_plane.kubectl_with_stdin(&["apply", "-f", "-"], &list);
-            if output.status.success() { Ok(()) } else { Err(stderr(&output)) }
-        });
-    }
-    ok(&cluster.control_plane.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", crd]));
-
-    let invalid = "reach_presets_invalid{kind=\"PodPreset\"}";
-    cluster.reach.await_metric(invalid, 3.0);
-    assert_eq!(cluster.reach.status("/readyz").status, 200);
-    let log = cluster.reach.stderr();
-    for index in 0..malformed.len() {
-        assert!(log.contains(&format!("bad-{index}")), "each is named: {log}");
-    }
-    assert!(!log.contains("s3cret"), "without its values");
-    // The watch goes on.
-    cluster.apply(&json!([pod_preset(namespace, "good", &timezone("CET"))]));
-    await_env(cluster, namespace, &["TZ=CET"]);
-    cluster.kubectl(&["delete", "pp", "bad-0", "bad-1", "bad-2", "-n", namespace]);
-    cluster.reach.await_metric(invalid, 0.0);
-    await_env(cluster, namespace, &["TZ=CET"]);
 }
 
 pub fn of_the_api_server_leave_the_last_presets_serving(cluster: &Cluster) {

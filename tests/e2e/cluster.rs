@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::control_plane::{ControlPlane, Options};
 use crate::support::eventually;
+use crate::support::installation::API_SERVER_FLAG;
 use crate::support::serve::{Reach, patch, review_of};
 
 /// A control plane, the CRDs, `reach serve` and its registration.
@@ -90,7 +91,8 @@ pub fn registration(name: &str, url: &str, ca: &str, namespaces: &Value) -> Valu
 impl Cluster {
     /// Starts all of it. reach is there before its CRDs and has to find them by itself.
     pub fn start() -> Self {
-        let control_plane = ControlPlane::start(Options::default().with_controller_manager());
+        let options = Options::default().with_controller_manager().with_api_server_flag(API_SERVER_FLAG);
+        let control_plane = ControlPlane::start(options);
         apply(&control_plane, &rights());
         let kubeconfig = token_config(&control_plane, "reach");
         let reach = Reach::start([

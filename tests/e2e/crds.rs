@@ -128,6 +128,12 @@ fn more_refusals() -> Vec<(Value, Option<&'static str>, Value)> {
         (json!({"env": [{"name": ""}]}), None, json!({"env": [{"name": "_"}]})),
         (json!({"env": [{"name": "A", "value": 1}]}), None, json!({"env": [{"name": "A", "value": "1"}]})),
         (json!({"env": [{"value": "a"}]}), None, json!({"env": [{"name": "A", "value": null}]})),
+        // `null` is absent, for rules too.
+        (
+            json!({"env": null, "volumes": null}),
+            Some("the preset is empty"),
+            json!({"env": [{"name": "A", "value": "a", "valueFrom": null, "separator": null}], "volumes": null, "letterCase": null, "selector": {"matchLabels": null}}),
+        ),
         (
             json!({"env": [{"name": "A"}], "letterCase": "Lower"}),
             None,

@@ -1,18 +1,11 @@
 //! Pods on their way through the API server.
 
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::thread;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::routing::post;
-use hyper_util::service::TowerToHyperService;
-use reach::certs;
-use reach::server::{ConnectionMetrics, Drain, Limits, Server};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, annotation, env, env_of, pod, registration, stderr};
+use crate::cluster::{Cluster, annotation, env, env_of, pod, stderr};
 use crate::support::eventually;
 use crate::support::serve::command;
 
@@ -324,30 +317,6 @@ pub fn that_opted_out_are_left_alone(cluster: &Cluster) {
     assert_eq!((env(&stored, "web"), annotation(&stored, "presets")), (vec![], None));
 }
 
-pub fn that_mirror_static_pods_are_left_alone(cluster: &Cluster) {
-    let namespace = "mirror";
-    with_proxy(cluster, namespace);
-    // As a kubelet writes it: bound to its node, without a service account. (Nodes have this right by the
-    // NodeRestriction plugin; this control plane has no nodes, so an administrator writes it.)
-    let mut mirror = pod(&json!({}), &json!([]));
-    mirror["metadata"] = json!({
-        "name": "static-node",
-        "annotations": {"kubernetes.io/config.mirror": "1f2a", "kubernetes.io/config.source": "file"},
-    });
-    mirror["spec"]["nodeName"] = json!("node");
-    let stored = cluster.create(namespace, &mirror);
-    assert_eq!((env(&stored, "web"), annotation(&stored, "presets")), (vec![], None));
-}
-
-pub fn are_injected_in_a_dry_run_and_not_stored(cluster: &Cluster) {
-    let namespace = "dry";
-    with_proxy(cluster, namespace);
-    let mut pod = pod(&json!({}), &json!([]));
-    pod["metadata"]["name"] = json!("dry");
-    assert_eq!(env(&cluster.dry_run(namespace, &pod), "web"), PROXY);
-    assert_eq!(cluster.kubectl(&["get", "pods", "-n", namespace, "-o", "name"]), "");
-}
-
 pub fn in_a_namespace_made_a_moment_ago_are_injected(cluster: &Cluster) {
     // For every namespace of this team, before there is one.
     cluster.apply(&json!([{
@@ -380,78 +349,6 @@ pub fn in_a_namespace_made_a_moment_ago_are_injected(cluster: &Cluster) {
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!(env(&cluster.get(&namespace, &["pod", "web"]), "web"), ["AT_ONCE=yes"]);
     }
-}
-
-pub fn changed_by_another_webhook_are_injected_again_exactly_once(cluster: &Cluster) {
-    let namespace = "reinvoked";
-    with_proxy(cluster, namespace);
-    let sidecars = Sidecars::start();
-    let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
-    // Webhooks are called in the order of the names of their configurations: this one comes after `reach`.
-    let mut registration = registration("sidecars", &sidecars.url, &sidecars.ca, &selector);
-    registration["webhooks"][0]["name"] = json!("sidecars.example.com");
-    registration["webhooks"][0]["rules"].as_array_mut().expect("rules").truncate(1);
-    registration["webhooks"][0]["reinvocationPolicy"] = json!("Never");
-    cluster.apply(&json!([registration]));
-    eventually("the other webhook is called", || {
-        let pod = cluster.dry_run(namespace, &pod(&json!({}), &json!([])));
-        if pod["spec"]["containers"][1]["name"] == "sidecar" { Ok(()) } else { Err(pod.to_string()) }
-    });
-
-    let own = json!([{"name": "no_proxy", "value": "redis"}]);
-    let stored = cluster.create(namespace, &pod(&json!({}), &own));
-    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", "sidecars"]);
-    assert_eq!(stored["spec"]["containers"].as_array().map(Vec::len), Some(2), "{stored}");
-    assert_eq!(
-        env(&stored, "web"),
-        [
-            "no_proxy=.redis,redis,.svc,svc,localhost,127.0.0.1",
-            "http_proxy=http://p:3128",
-            "HTTP_PROXY=http://p:3128",
-            "NO_PROXY=.redis,redis,.svc,svc,localhost,127.0.0.1"
-        ],
-        "twice is once"
-    );
-    assert_eq!(env(&stored, "sidecar"), PROXY);
-    assert_eq!(annotation(&stored, "presets"), Some("ClusterPodPreset/reinvoked-proxy@1"));
-}
-
-/// A webhook that adds a sidecar to each pod. It serves until it is dropped.
-struct Sidecars {
-    url: String,
-    ca: String,
-    _runtime: tokio::runtime::Runtime,
-}
-
-impl Sidecars {
-    fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let made = certs::self_made(&["127.0.0.1".to_owned()]).expect("a certificate");
-        let tls = certs::server_config(Arc::clone(&made.resolver), None).expect("a configuration");
-        let server = Server::new(Limits::default(), ConnectionMetrics::default()).with_tls(tls);
-        let bound = runtime.block_on(server.bind(([127, 0, 0, 1], 0).into())).expect("a free port");
-        let url = format!("https://{}/", bound.address());
-        let router = Router::new().route("/", post(async |body: Bytes| add_sidecar(&body)));
-        runtime.spawn(bound.serve(TowerToHyperService::new(router), Drain::default()));
-        Self { url, ca: made.ca_pem, _runtime: runtime }
-    }
-}
-
-fn add_sidecar(review: &[u8]) -> String {
-    let review: Value = serde_json::from_slice(review).expect("a review");
-    let sidecar = json!({"name": "sidecar", "image": "sidecar"});
-    let patch = json!([{"op": "add", "path": "/spec/containers/-", "value": sidecar}]).to_string();
-    let response = json!({
-        "uid": review["request"]["uid"],
-        "allowed": true,
-        "patchType": "JSONPatch",
-        "patch": base64_simd::STANDARD.encode_to_string(patch),
-    });
-    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).to_string()
 }
 
 pub fn by_the_hundreds_are_all_injected(cluster: &Cluster) {

@@ -92,6 +92,12 @@ pub fn says_what_lint_has_against_a_preset(cluster: &Cluster) {
     let (after, said) = conditions(cluster, &["podpreset", "late"]);
     assert_eq!(said, ["Usable True Valid", "Clean True NothingFound"]);
     assert_eq!(after["metadata"]["generation"], 2, "a status is no new generation");
+    // As large as one may be, it is more than those of a namespace may have together.
+    let large: Vec<Value> =
+        (0..64).map(|number| json!({"name": format!("V{number}"), "value": "x".repeat(16_384)})).collect();
+    cluster.apply(&json!([pod_preset("status", "large", &json!({"env": large}))]));
+    let (_, said) = conditions(cluster, &["podpreset", "large"]);
+    assert_eq!(said, ["Usable False TooManyBytes", "Clean True NothingFound"]);
     // There is a Lease for it, and all serve all the same.
     let lease =
         cluster.control_plane.kubectl(&["get", "lease", "reach-status", "-n", "kube-system", "-o", "name"]);

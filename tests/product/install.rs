@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::place::{Product, is_injected, variable};
+use crate::place::{Product, earlier_chart, is_injected, variable};
 use crate::support::eventually;
 use crate::support::helm::{NAMESPACE, VERSIONS, Version, chart, root};
 use crate::support::kubectl::{Kubectl as _, succeeded, text};
@@ -123,22 +122,6 @@ pub fn again_writes_nothing(product: &Product) {
         before.len(),
         replicas.len()
     );
-}
-
-/// The chart as if it were of an earlier version, over CRDs that were, too. It has not been released yet, so there is no
-/// other one.
-fn earlier_chart(folder: &Path) {
-    let copied = Command::new("cp").arg("-a").arg(chart()).arg(folder).output().expect("cp");
-    succeeded("cp", copied);
-    let edit = |file: &str, from: &str, to: &str| {
-        let path = folder.join(file);
-        let before = fs::read_to_string(&path).expect("a file of the chart");
-        let after = before.replacen(from, to, 1);
-        assert_ne!(before, after, "{file} has no {from}");
-        fs::write(path, after).expect("a file of the chart");
-    };
-    edit("Chart.yaml", "\nversion: ", "\nversion: 0.0.1-before.");
-    edit("crds/reach.dev_podpresets.yaml", "    shortNames:\n    - pp\n", "");
 }
 
 pub fn upgrades_an_earlier_chart(product: &Product) {

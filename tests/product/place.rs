@@ -1,18 +1,19 @@
 //! Where the product is tested, and its release there.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use crate::support::eventually;
 use crate::support::helm::{self, NAMESPACE, Version, chart};
 use crate::support::kubectl::{Kubectl, succeeded, text};
 use crate::support::node::{Client, Cluster, OTHER_PROXY, Options, PROXY, Proxy};
 use crate::support::process::{bound, flag};
 use crate::support::workloads::{Site, container};
+use crate::support::{PATIENCE, eventually, eventually_within};
 
 /// Values of every release here: the cluster's proxy, and its networks.
 pub const VALUES: [&str; 2] =
@@ -74,8 +75,16 @@ impl Product {
     /// # Panics
     /// When the cluster cannot be had, or there is no image.
     pub fn start() -> Self {
+        Self::start_with(Options::default())
+    }
+
+    /// [`Self::start`], of such a cluster.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_with(options: Options) -> Self {
         let archive = archive();
-        let cluster = Cluster::start(Options::default().with_second_api_server());
+        let cluster = Cluster::start(options.with_second_api_server());
         println!("image: {}", cluster.import_reach(&archive));
         Self { place: Place::Node(Box::new(cluster)), release: Mutex::default() }
     }
@@ -180,7 +189,8 @@ impl Product {
         if replicas > 0 {
             return self.await_rollout(NAMESPACE, "deployment/reach");
         }
-        eventually("no replica is left", || {
+        // The controllers may have lost their API server a moment ago, and look for it again at ever longer intervals.
+        eventually_within(3 * PATIENCE, "no replica is left", || {
             let left = self.replicas_and_those_that_end();
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
         });
@@ -298,16 +308,20 @@ impl Product {
 
     /// Calls of the webhook that failed and were ignored, as all API servers have counted since their start.
     pub fn failed_open(&self) -> u64 {
-        let sum = |kubeconfig: &Path| -> f64 {
-            let metrics = self.ask(&["--kubeconfig", helm::text(kubeconfig), "get", "--raw", "/metrics"]);
-            let ours = metrics.lines().filter(|line| {
-                line.starts_with("apiserver_admission_webhook_fail_open_count{")
-                    && line.contains("name=\"pods.reach.dev\"")
-            });
-            ours.map(|line| line.rsplit_once(' ').expect("a value").1.parse::<f64>().expect("a number")).sum()
-        };
+        self.kubeconfigs().into_iter().map(|kubeconfig| self.failed_open_at(kubeconfig)).sum()
+    }
+
+    /// The same of the API server of a kubeconfig.
+    pub fn failed_open_at(&self, kubeconfig: &Path) -> u64 {
+        let metrics = self.ask(&["--kubeconfig", helm::text(kubeconfig), "get", "--raw", "/metrics"]);
+        let ours = metrics.lines().filter(|line| {
+            line.starts_with("apiserver_admission_webhook_fail_open_count{")
+                && line.contains("name=\"pods.reach.dev\"")
+        });
+        let counts =
+            ours.map(|line| line.rsplit_once(' ').expect("a value").1.parse::<f64>().expect("a number"));
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        let all = self.kubeconfigs().into_iter().map(|kubeconfig| sum(kubeconfig) as u64).sum();
+        let all = counts.sum::<f64>() as u64;
         all
     }
 }
@@ -335,6 +349,22 @@ impl Site for Product {
             cluster.provide(client);
         }
     }
+}
+
+/// The chart as if it were of an earlier version, over CRDs that were, too. It has not been released yet, so there is no
+/// other one.
+pub fn earlier_chart(folder: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(chart()).arg(folder).output().expect("cp");
+    succeeded("cp", copied);
+    let edit = |file: &str, from: &str, to: &str| {
+        let path = folder.join(file);
+        let before = fs::read_to_string(&path).expect("a file of the chart");
+        let after = before.replacen(from, to, 1);
+        assert_ne!(before, after, "{file} has no {from}");
+        fs::write(path, after).expect("a file of the chart");
+    };
+    edit("Chart.yaml", "\nversion: ", "\nversion: 0.0.1-before.");
+    edit("crds/reach.dev_podpresets.yaml", "    shortNames:\n    - pp\n", "");
 }
 
 /// Whether a pod has the proxy of [`VALUES`] in its first container.

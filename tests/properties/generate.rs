@@ -4,7 +4,11 @@
 //! simplest choice. So the generators are plain functions, and proptest shrinks a failure by shrinking a list
 //! of numbers. Pools of names are small: collisions are the point.
 
+#![allow(dead_code, reason = "each test binary uses only a part of it")]
+
 use serde_json::{Map, Value, json};
+
+use crate::real::{EXAMPLES, FIELDS, Spelling, UNKNOWN, UNREADABLE};
 
 /// The decisions.
 #[derive(Clone, Debug)]
@@ -22,6 +26,8 @@ pub struct Case {
     pub pod: Value,
     /// Names of ephemeral containers that are there already, if only new ones are concerned.
     pub ephemeral: Option<Vec<&'static str>>,
+    /// How the pod is spelled.
+    pub spelling: Spelling,
 }
 
 const NAMESPACES: [&str; 3] = ["shop", "pay", "ops"];
@@ -42,7 +48,7 @@ const NAMES: [&str; 14] = [
     "ftp_proxy",
     "A_B",
 ];
-const VALUES: [&str; 28] = [
+const VALUES: [&str; 30] = [
     "a",
     "",
     "b",
@@ -71,6 +77,8 @@ const VALUES: [&str; 28] = [
     "*corp,foo.*.bar:80,*.*.x,$(Extra),$(A):80",
     "10.96.0.0/12 mysql\nredis\tk8s",
     "b,a.,A",
+    "\u{0}a,\u{5e9}\u{5dc}\u{5d5}\u{5dd}\u{200f},e\u{301},\u{e9},\u{202e}x",
+    "\u{a0}a\u{2003}b\u{85}c\u{feff},\u{200b}",
 ];
 const VOLUMES: [&str; 3] = ["ca", "data", "cfg"];
 const PATHS: [&str; 5] = ["/etc/ssl", "/data", "/etc/ssl/", "/", "/data/sub"];
@@ -102,7 +110,7 @@ impl<'t> Tape<'t> {
 
     // === labels and selectors ===
 
-    fn labels(&mut self) -> Value {
+    pub fn labels(&mut self) -> Value {
         let pairs =
             self.many(3, |tape| (tape.pick(&["app", "tier", "zone"]), tape.pick(&["shop", "web", ""])));
         let mut labels: Map<String, Value> =
@@ -319,12 +327,18 @@ impl<'t> Tape<'t> {
     /// A pod; volumes and mounts are often those of presets, as the API server completes them.
     pub fn pod(&mut self, presets: &[Value]) -> Value {
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod"});
+        let mut spec = json!({});
+        let example = self.below(4);
+        if example > 1 {
+            pod = EXAMPLES[example - 2].clone();
+            spec = pod["spec"].take();
+        }
         match self.below(12) {
             10 => {}
             11 => pod["metadata"] = Value::Null,
             _ => pod["metadata"] = self.metadata(),
         }
-        let mut spec = json!({});
+        self.fields(&FIELDS.spec, &mut spec);
         spec["containers"] = (0..=self.below(2)).map(|_| self.container(presets)).collect();
         if self.once_in(3) {
             let mut containers: Vec<Value> = self.many(2, |tape| tape.container(presets));
@@ -341,12 +355,12 @@ impl<'t> Tape<'t> {
             spec["ephemeralContainers"] = self.many(2, |tape| tape.container(presets)).into();
         }
         self.pod_volumes(presets, &mut spec);
-        self.unknown(&mut spec);
+        self.unread(&mut spec);
         pod["spec"] = spec;
         if self.once_in(4) {
             pod["status"] = json!({"phase": "Pending", "odd": 18_446_744_073_709_551_615_u64});
         }
-        self.unknown(&mut pod);
+        self.unread(&mut pod);
         pod
     }
 
@@ -381,7 +395,8 @@ impl<'t> Tape<'t> {
                 }
             }
         }
-        self.unknown(&mut metadata);
+        self.fields(&FIELDS.metadata, &mut metadata);
+        self.unread(&mut metadata);
         metadata
     }
 
@@ -396,7 +411,7 @@ impl<'t> Tape<'t> {
                     let volume = if of_presets.is_empty() || self.once_in(3) {
                         let mut volume =
                             with(json!({"name": self.pick(&VOLUMES)}), self.volume_source(false));
-                        self.unknown(&mut volume);
+                        self.unknown(&mut volume, &UNKNOWN);
                         volume
                     } else {
                         let volume = self.pick(&of_presets);
@@ -413,6 +428,7 @@ impl<'t> Tape<'t> {
 
     fn container(&mut self, presets: &[Value]) -> Value {
         let mut container = json!({"name": self.pick(&CONTAINERS)});
+        self.fields(&FIELDS.container, &mut container);
         match self.below(10) {
             7 => container["env"] = Value::Null,
             8 | 9 => {}
@@ -449,7 +465,7 @@ impl<'t> Tape<'t> {
         if self.once_in(20) && !taken.iter().any(|mount| slashes(mount) == slashes(&device)) {
             container["volumeDevices"] = json!([{"name": "disk", "devicePath": device["mountPath"]}]);
         }
-        self.unknown(&mut container);
+        self.unread(&mut container);
         container
     }
 
@@ -469,18 +485,29 @@ impl<'t> Tape<'t> {
             11 => variable["valueFrom"] = self.source(),
             _ => variable["value"] = self.pick(&VALUES).into(),
         }
-        self.unknown(&mut variable);
+        self.unread(&mut variable);
         variable
     }
 
+    /// Some of the fields that objects of the kind have.
+    fn fields(&mut self, known: &[(String, Value)], object: &mut Value) {
+        if self.once_in(3) {
+            for (field, value) in self.many(4, |tape| tape.pick(known)) {
+                object[field] = value;
+            }
+        }
+    }
+
+    /// The same where nothing is read but what is known.
+    fn unread(&mut self, object: &mut Value) {
+        let values: &[Value] = if self.once_in(4) { &UNREADABLE } else { &UNKNOWN };
+        self.unknown(object, values);
+    }
+
     /// Sometimes a field that no version of Kubernetes has.
-    fn unknown(&mut self, object: &mut Value) {
+    fn unknown(&mut self, object: &mut Value, values: &[Value]) {
         if self.once_in(10) {
-            let value = self.pick(&[
-                json!(null),
-                json!({"deep": [1, {"\u{e9}\"": -9_007_199_254_740_993_i64}]}),
-                json!(1.5e300),
-            ]);
+            let value = self.pick(values);
             object[self.pick(&["x-unknown", "", "a/b~c", "\u{1f980}"])] = value;
         }
     }
@@ -508,7 +535,12 @@ impl<'t> Tape<'t> {
             namespaces,
             pod,
             ephemeral: ephemeral.then(|| self.many(2, |tape| tape.pick(&["debug", "app-debug"]))),
+            spelling: self.spelling(),
         }
+    }
+
+    fn spelling(&mut self) -> Spelling {
+        Spelling { space: self.below(Spelling::SPACES), escapes: self.below(Spelling::ESCAPES) }
     }
 
     /// Any JSON value.
@@ -559,6 +591,51 @@ impl<'t> Tape<'t> {
             other => *other = self.json(2),
         }
     }
+}
+
+/// A pod as an API server takes it: with what it asks for, and without what it refuses whoever sends it.
+pub fn acceptable(mut pod: Value) -> Value {
+    if !pod["metadata"].is_object() {
+        pod["metadata"] = json!({});
+    }
+    pod["metadata"]["name"] = json!("generated");
+    if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
+        annotations.retain(|key, _| key.is_ascii());
+    }
+    let Some(spec) = pod["spec"].as_object_mut() else { unreachable!("a pod has a spec") };
+    spec.remove("ephemeralContainers");
+    let volumes: Vec<Value> = spec
+        .get("volumes")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|volume| volume["name"].clone())
+        .collect();
+    let mut names = Vec::new();
+    for list in ["initContainers", "containers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if names.contains(&container["name"]) {
+                container["name"] = format!("app-{}", names.len()).into();
+            }
+            names.push(container["name"].clone());
+            let is_sidecar = container["restartPolicy"] == "Always";
+            let fields = container.as_object_mut().expect("a container is an object");
+            fields.entry("image").or_insert(json!("app"));
+            // A disk is a claim's, and rules come with a policy of their own.
+            for field in ["volumeDevices", "restartPolicyRules"] {
+                fields.remove(field);
+            }
+            if list == "initContainers" && !is_sidecar {
+                for field in ["livenessProbe", "readinessProbe", "lifecycle"] {
+                    fields.remove(field);
+                }
+            }
+            if let Some(mounts) = fields.get_mut("volumeMounts").and_then(Value::as_array_mut) {
+                mounts.retain(|mount| volumes.contains(&mount["name"]));
+            }
+        }
+    }
+    pod
 }
 
 /// Presets that concern no pod of the generator, though their selectors name its keys.

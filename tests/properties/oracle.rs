@@ -1,6 +1,8 @@
 //! A second reading of docs/injection.md: plain and slow, with no index, no sharing and no raw JSON, so that
 //! it can be compared with the text of the contract by eye. It shares no code with the engine.
 
+#![allow(dead_code, reason = "each test binary uses only a part of it")]
+
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};

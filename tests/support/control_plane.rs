@@ -32,6 +32,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
 use super::kubectl::{self, Kubectl};
@@ -197,6 +198,15 @@ impl ControlPlane {
     /// When kubectl cannot be started.
     pub fn kubectl_with_stdin(&self, arguments: &[&str], stdin: impl AsRef<[u8]>) -> Output {
         Kubectl::kubectl_with_stdin(self, arguments, stdin)
+    }
+
+    /// Sends a signal to the second API server.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn signal_second_api_server(&self, signal: Signal) {
+        let process = self.api_servers[1].process();
+        kill_process(process.as_ref().expect("it runs").pid(), signal).expect("a process that we started");
     }
 
     /// Ends the API server (both, where there are two) as an administrator would, with SIGTERM, and waits for its end. Does

@@ -62,8 +62,21 @@ pub fn snapshot<'a>(
 /// # Panics
 /// If the pod cannot be read or the patch does not apply to it.
 pub fn inject(snapshot: &Snapshot, namespace: &str, pod: &Value, ephemeral: Option<&[&str]>) -> Injection {
-    let bytes = serde_json::to_vec(pod).expect("JSON");
-    let read = Pod::from_slice(&bytes).expect("a readable pod");
+    inject_text(snapshot, namespace, &serde_json::to_vec(pod).expect("JSON"), pod, ephemeral)
+}
+
+/// The same for a pod that is spelled like this.
+///
+/// # Panics
+/// As [`inject`].
+pub fn inject_text(
+    snapshot: &Snapshot,
+    namespace: &str,
+    text: &[u8],
+    pod: &Value,
+    ephemeral: Option<&[&str]>,
+) -> Injection {
+    let read = Pod::from_slice(text).expect("a readable pod");
     let known: Vec<Text<'_>> = ephemeral.into_iter().flatten().map(|&name| Text(name.into())).collect();
     let target = if ephemeral.is_some() { Target::EphemeralContainers(&known) } else { Target::Pod };
     let namespace = snapshot.namespace(namespace).expect("a known namespace");

@@ -6,7 +6,7 @@
 //! servers have to look up endpoints themselves: [`API_SERVER_FLAG`].
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use reach::certs::authority::Authority;
 use reach::certs::{Places, certificates};
@@ -207,26 +207,47 @@ impl<'c> Installation<'c> {
     /// # Panics
     /// When the API server refuses that.
     pub fn route(&self, replicas: &[Reach]) {
+        let addresses: Vec<_> = replicas.iter().map(|reach| reach.webhook).collect();
+        self.route_to(&addresses);
+    }
+
+    /// Lets the Service point at these addresses.
+    ///
+    /// # Panics
+    /// When the API server refuses that.
+    pub fn route_to(&self, addresses: &[SocketAddr]) {
         let api = &self.apis[0];
         let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", self.namespace);
+        // Each has a port of its own, so each has a slice of its own.
+        let name = |address: &SocketAddr| format!("{}-{}", self.name, address.port());
         let present = api.get(&path).expect("a list");
-        for slice in present["items"].as_array().expect("items") {
-            api.delete(&format!("{path}/{}", text(&slice["metadata"]["name"])));
-        }
-        for reach in replicas {
-            // Each has a port of its own, so each has a slice of its own.
+        let mut present: Vec<_> = present["items"]
+            .as_array()
+            .expect("items")
+            .iter()
+            .map(|slice| text(&slice["metadata"]["name"]))
+            .collect();
+        for address in addresses {
+            if present.contains(&name(address)) {
+                continue;
+            }
             let slice = json!({
                 "apiVersion": "discovery.k8s.io/v1",
                 "kind": "EndpointSlice",
                 "metadata": {
-                    "name": format!("{}-{}", self.name, reach.webhook.port()),
+                    "name": name(address),
                     "labels": {"kubernetes.io/service-name": self.name},
                 },
                 "addressType": "IPv4",
-                "ports": [{"name": "https", "port": reach.webhook.port(), "protocol": "TCP"}],
-                "endpoints": [{"addresses": [reach.webhook.ip()], "conditions": {"ready": true}}],
+                "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}],
+                "endpoints": [{"addresses": [address.ip()], "conditions": {"ready": true}}],
             });
             api.create(&path, &slice).expect("an EndpointSlice");
+        }
+        // At no time is there none: that would be a fault of its own.
+        present.retain(|slice| !addresses.iter().any(|address| name(address) == *slice));
+        for slice in present {
+            api.delete(&format!("{path}/{slice}"));
         }
     }
 

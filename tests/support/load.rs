@@ -1,18 +1,18 @@
 //! Constant creation of pods through API servers, every one of them counted.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use hyper::Request;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{EnvVar, Pod};
 use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use super::background::Background;
 use super::eventually;
 
 /// Every so many creations one is stored; the others are dry runs, which admission sees all the same.
@@ -24,25 +24,31 @@ const REMEMBERED: usize = 5;
 /// Pods being created. Dropping it ends it.
 #[derive(Debug)]
 pub struct Load {
-    stop: Arc<AtomicBool>,
     created: Arc<AtomicUsize>,
-    thread: Option<JoinHandle<Counts>>,
+    work: Background<Counts>,
 }
 
 /// What became of them.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Accepted and injected.
+    /// Accepted, with exactly the environment of the first one that was.
     pub injected: usize,
-    /// Accepted without what they should have got.
+    /// Accepted without any.
     pub bare: usize,
-    /// Refused, or without an answer.
+    /// Refused, without an answer, or accepted with another environment.
     pub failed: usize,
     /// Of the injected, those that were stored; the others were dry runs.
     pub stored: usize,
     /// The first failures.
     pub failures: Vec<String>,
+    /// How long each call took, whatever became of it.
+    pub times: Vec<Duration>,
+    /// When calls ended that were not injected.
+    pub troubles: Vec<Instant>,
 }
+
+/// The environments of a pod's containers.
+type Environments = Vec<Vec<EnvVar>>;
 
 /// A client of an API server, blocking, as a user who may do everything or another one.
 pub struct Api {
@@ -67,7 +73,7 @@ pub async fn client(kubeconfig: &Path) -> kube::Client {
 impl Load {
     /// Starts creating pods in a namespace through each of these clusters' API servers, over two connections each, with a
     /// pause after each creation; one of `stored` is stored, or none where pods would run. A pod is injected when each
-    /// container has this variable with this value.
+    /// container has this variable with this value, and nothing but what those of the first injected pod have.
     pub fn start(
         kubeconfigs: &[&Path],
         namespace: &str,
@@ -75,33 +81,48 @@ impl Load {
         pause: Duration,
         stored: Option<usize>,
     ) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        Self::begin(kubeconfigs, namespace, (variable, true), pause, stored)
+    }
+
+    /// [`Self::start`] while presets come and go: what a pod has beside this variable may differ from pod to pod.
+    pub fn start_amid_changes(
+        kubeconfigs: &[&Path],
+        namespace: &str,
+        variable: (&'static str, &'static str),
+        pause: Duration,
+    ) -> Self {
+        Self::begin(kubeconfigs, namespace, (variable, false), pause, None)
+    }
+
+    fn begin(
+        kubeconfigs: &[&Path],
+        namespace: &str,
+        (variable, is_same): ((&'static str, &'static str), bool),
+        pause: Duration,
+        stored: Option<usize>,
+    ) -> Self {
         let created = Arc::new(AtomicUsize::new(0));
         let workers: Vec<PathBuf> =
             kubeconfigs.iter().flat_map(|&path| [path.to_owned(), path.to_owned()]).collect();
         let namespace = namespace.to_owned();
-        let thread = {
-            let (stop, created) = (Arc::clone(&stop), Arc::clone(&created));
-            thread::spawn(move || {
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                runtime.block_on(async {
-                    let workers = workers.iter().map(|kubeconfig| {
-                        work(kubeconfig, &namespace, variable, (pause, stored), (&stop, &created))
-                    });
-                    let mut total = Counts::default();
-                    for counts in futures::future::join_all(workers).await {
-                        total.injected += counts.injected;
-                        total.bare += counts.bare;
-                        total.failed += counts.failed;
-                        total.stored += counts.stored;
-                        total.failures.extend(counts.failures);
-                    }
-                    total
-                })
+        let count = Arc::clone(&created);
+        let work = Background::start(move |stop| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let expected = OnceLock::new();
+                let workers = workers.iter().map(|kubeconfig| {
+                    let expected = (variable, is_same.then_some(&expected));
+                    work(kubeconfig, &namespace, expected, (pause, stored), (stop, &count))
+                });
+                let mut total = Counts::default();
+                for counts in futures::future::join_all(workers).await {
+                    total.add(counts);
+                }
+                total
             })
-        };
-        Self { stop, created, thread: Some(thread) }
+        });
+        Self { created, work }
     }
 
     /// How many pods there have been so far, whatever became of them.
@@ -121,18 +142,8 @@ impl Load {
     }
 
     /// Ends it.
-    pub fn stop(mut self) -> Counts {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().expect("it runs").join().expect("no panic")
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+    pub fn stop(self) -> Counts {
+        self.work.stop()
     }
 }
 
@@ -142,11 +153,29 @@ impl Counts {
         self.injected + self.bare + self.failed
     }
 
+    /// Adds those of others.
+    pub fn add(&mut self, others: Self) {
+        self.injected += others.injected;
+        self.bare += others.bare;
+        self.failed += others.failed;
+        self.stored += others.stored;
+        self.failures.extend(others.failures);
+        self.times.extend(others.times);
+        self.troubles.extend(others.troubles);
+    }
+
+    fn fail(&mut self, why: &str) {
+        self.failed += 1;
+        if self.failures.len() < REMEMBERED {
+            self.failures.push(format!("{}: {why}", k8s_openapi::jiff::Timestamp::now()));
+        }
+    }
+
     /// # Panics
     /// If not all of them were injected, or there were fewer than so many.
     #[track_caller]
     pub fn assert_all_injected(&self, least: usize) {
-        assert!(self.failed == 0 && self.bare == 0, "{self:?}");
+        assert!(self.failed == 0 && self.bare == 0, "{self}: {:?}", self.failures);
         assert!(self.injected >= least, "only {} pods", self.injected);
     }
 }
@@ -165,7 +194,7 @@ impl std::fmt::Display for Counts {
 async fn work(
     kubeconfig: &Path,
     namespace: &str,
-    (name, value): (&str, &str),
+    (variable, expected): ((&str, &str), Option<&OnceLock<Environments>>),
     (pause, stored): (Duration, Option<usize>),
     (stop, created): (&AtomicBool, &AtomicUsize),
 ) -> Counts {
@@ -175,32 +204,47 @@ async fn work(
     while !stop.load(Ordering::Relaxed) {
         let is_stored = stored.is_some_and(|stored| counts.total() % stored == stored - 1);
         let parameters = PostParams { dry_run: !is_stored, field_manager: None };
-        match api.create(&parameters, &pod).await {
-            Ok(pod) => {
-                let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-                let is_injected = containers.all(|container| {
-                    let mut env = container.env.iter().flatten();
-                    env.any(|variable| variable.name == name && variable.value.as_deref() == Some(value))
-                });
-                if is_injected {
-                    counts.injected += 1;
-                    counts.stored += usize::from(is_stored);
-                } else {
-                    counts.bare += 1;
-                }
+        let start = Instant::now();
+        let answer = api.create(&parameters, &pod).await;
+        counts.times.push(start.elapsed());
+        let injected = counts.injected;
+        match answer.map(environments) {
+            Ok(environments) if environments.iter().all(Vec::is_empty) => counts.bare += 1,
+            Ok(environments) if is_as_expected(&environments, variable, expected) => {
+                counts.injected += 1;
+                counts.stored += usize::from(is_stored);
             }
-            Err(error) => {
-                counts.failed += 1;
-                if counts.failures.len() < REMEMBERED {
-                    let at = k8s_openapi::jiff::Timestamp::now();
-                    counts.failures.push(format!("{at}: {error}"));
-                }
+            Ok(environments) => {
+                let names: Vec<_> = environments.iter().flatten().map(|variable| &variable.name).collect();
+                counts.fail(&format!("another environment: {names:?}"));
             }
+            Err(error) => counts.fail(&error.to_string()),
+        }
+        if counts.injected == injected {
+            counts.troubles.push(Instant::now());
         }
         created.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(pause).await;
     }
     counts
+}
+
+fn environments(pod: Pod) -> Environments {
+    let containers = pod.spec.into_iter().flat_map(|spec| spec.containers);
+    containers.map(|container| container.env.unwrap_or_default()).collect()
+}
+
+fn is_as_expected(
+    environments: &Environments,
+    (name, value): (&str, &str),
+    expected: Option<&OnceLock<Environments>>,
+) -> bool {
+    let has = |env: &Vec<EnvVar>| {
+        env.iter().any(|variable| variable.name == name && variable.value.as_deref() == Some(value))
+    };
+    let is_same =
+        expected.is_none_or(|expected| environments == expected.get_or_init(|| environments.clone()));
+    environments.iter().all(has) && is_same
 }
 
 /// A pod that says nothing of proxies.
@@ -235,6 +279,16 @@ impl Api {
 
     fn send(&self, method: &str, path: &str, content_type: &str, body: &Value) -> Result<Value, kube::Error> {
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        self.send_text(method, path, content_type, body)
+    }
+
+    fn send_text(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Value, kube::Error> {
         let request = Request::builder().method(method).uri(path).header("content-type", content_type);
         self.runtime.block_on(self.client.request(request.body(body).expect("a request")))
     }
@@ -267,6 +321,11 @@ impl Api {
         self.send("POST", path, "application/json", object).map_err(|error| error.to_string())
     }
 
+    /// The same for an object that is spelled like this.
+    pub fn create_text(&self, path: &str, text: Vec<u8>) -> Result<Value, String> {
+        self.send_text("POST", path, "application/json", text).map_err(|error| error.to_string())
+    }
+
     /// Replaces an object.
     ///
     /// # Panics
@@ -286,6 +345,11 @@ impl Api {
         let path = format!("{path}?fieldManager={manager}&force=true");
         self.send("PATCH", &path, "application/apply-patch+yaml", object)
             .unwrap_or_else(|error| panic!("cannot apply {path}: {error}"))
+    }
+
+    /// A JSON merge patch.
+    pub fn merge(&self, path: &str, change: &Value) -> Result<Value, String> {
+        self.send("PATCH", path, "application/merge-patch+json", change).map_err(|error| error.to_string())
     }
 
     /// A JSON patch.

@@ -7,6 +7,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub mod background;
 pub mod boot;
 pub mod cluster_api;
 pub mod control_plane;
@@ -18,6 +19,7 @@ pub mod load;
 pub mod node;
 pub mod pki;
 pub mod process;
+pub mod published;
 pub mod runner;
 pub mod serve;
 pub mod workloads;

@@ -45,6 +45,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
+use rustix::process::Pid;
 use serde_json::Value;
 
 use super::kubectl::{Kubectl, succeeded, text};
@@ -94,6 +95,7 @@ pub struct Options {
     detached: bool,
     second_api_server: bool,
     api_server_flags: Vec<String>,
+    kubelet: serde_json::Map<String, Value>,
 }
 
 /// A running cluster. Dropping it ends it.
@@ -179,7 +181,13 @@ pub struct Proxy<'a> {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { number: 1, detached: false, second_api_server: false, api_server_flags: Vec::new() }
+        Self {
+            number: 1,
+            detached: false,
+            second_api_server: false,
+            api_server_flags: Vec::new(),
+            kubelet: serde_json::Map::new(),
+        }
     }
 }
 
@@ -207,6 +215,12 @@ impl Options {
     /// adds to those that are lists.
     pub fn with_api_server_flag(mut self, flag: impl Into<String>) -> Self {
         self.api_server_flags.push(flag.into());
+        self
+    }
+
+    /// Adds a field to the KubeletConfiguration.
+    pub fn with_kubelet(mut self, field: &str, value: Value) -> Self {
+        self.kubelet.insert(field.to_owned(), value);
         self
     }
 }
@@ -371,6 +385,36 @@ impl Cluster {
         let mut command = bound("nsenter");
         command.arg(flag("net", &self.layout.network.path())).arg(program);
         command
+    }
+
+    /// The process of a part that runs.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn process_of(&self, part: Part) -> Pid {
+        self.parts().get(&part).unwrap_or_else(|| panic!("{} is stopped", part.name())).pid()
+    }
+
+    /// The first process of a container, by the id that its pod's status gives; `None` when it has ended.
+    ///
+    /// # Panics
+    /// When the container runtime does not tell.
+    pub fn process_in(&self, container: &str) -> Option<Pid> {
+        let tasks = self.layout.ctr().args(["tasks", "ls"]).output().expect("ctr");
+        let tasks = succeeded("ctr tasks ls", tasks);
+        let task = tasks
+            .lines()
+            .map(str::split_whitespace)
+            .find_map(|mut words| (words.next() == Some(container)).then(|| (words.next(), words.next())));
+        match task {
+            Some((Some(id), Some("RUNNING"))) => Pid::from_raw(id.parse().expect("a process id")),
+            _ => None,
+        }
+    }
+
+    /// The socket of etcd.
+    pub fn etcd_socket(&self) -> std::path::PathBuf {
+        self.layout.etcd_socket()
     }
 
     /// Stops a part as an administrator would, with SIGTERM, and waits for its end. Does nothing when it is stopped already.

@@ -286,6 +286,30 @@ pub fn is_healthy(socket: &Path) -> io::Result<bool> {
     Ok(answer.contains(r#""health":"true""#))
 }
 
+/// Asks etcd's gateway for gRPC, whose calls are JSON.
+///
+/// # Panics
+/// When it does not answer, or not with what was asked for.
+pub fn ask_etcd(socket: &Path, path: &str, question: &serde_json::Value) -> serde_json::Value {
+    let question = question.to_string();
+    let ask = || -> io::Result<String> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        write!(
+            stream,
+            "POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{question}",
+            question.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask().unwrap_or_else(|error| panic!("etcd does not answer {path}: {error}"));
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    assert_eq!(head.split_whitespace().nth(1), Some("200"), "{path}: {answer}");
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+}
+
 /// A port of the loopback interface that nobody has at the moment.
 ///
 /// # Panics

@@ -1,6 +1,6 @@
 //! `reach serve` as a process: the real binary, on ports of its own, ended by its own process id.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
@@ -36,7 +36,13 @@ pub struct Reach {
 
 /// The binary under test, without what the environment of the test says about reach, proxies and clusters.
 pub fn command() -> Command {
-    clean(Command::new(env!("CARGO_BIN_EXE_reach")))
+    clean(Command::new(program()))
+}
+
+/// The binary under test: that of this build, or `REACH_TEST_PROGRAM`, so that figures are of what ships.
+pub fn program() -> OsString {
+    let given = std::env::var_os("REACH_TEST_PROGRAM").filter(|program| !program.is_empty());
+    given.unwrap_or_else(|| env!("CARGO_BIN_EXE_reach").into())
 }
 
 fn clean(mut command: Command) -> Command {
@@ -57,7 +63,7 @@ impl Reach {
     /// # Panics
     /// When it ends instead; the message has its log.
     pub fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
-        Self::start_program(&[env!("CARGO_BIN_EXE_reach")], arguments)
+        Self::start_program(&[program()], arguments)
     }
 
     /// [`Self::start`] with another program, or one behind the words of a command that runs it.
@@ -78,10 +84,8 @@ impl Reach {
     pub fn start_together<A: AsRef<OsStr>>(
         arguments: impl IntoIterator<Item = impl IntoIterator<Item = A>>,
     ) -> Vec<Self> {
-        let spawned: Vec<_> = arguments
-            .into_iter()
-            .map(|arguments| Self::spawn(&[env!("CARGO_BIN_EXE_reach")], arguments))
-            .collect();
+        let spawned: Vec<_> =
+            arguments.into_iter().map(|arguments| Self::spawn(&[program()], arguments)).collect();
         spawned.into_iter().map(Self::listening).collect()
     }
 
@@ -228,9 +232,45 @@ impl Reach {
     /// # Panics
     /// If the kernel does not say.
     pub fn peak_memory_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        self.status_of_process("VmHWM:")
+    }
+
+    /// The memory that the process has, in KiB.
+    ///
+    /// # Panics
+    /// If the kernel does not say.
+    pub fn memory_kib(&self) -> u64 {
+        self.status_of_process("VmRSS:")
+    }
+
+    /// Lets the peak begin anew.
+    ///
+    /// # Panics
+    /// If the kernel does not do that.
+    pub fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.id()), "5").expect("a process of ours");
+    }
+
+    fn status_of_process(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect(field);
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// How many threads it has.
+    ///
+    /// # Panics
+    /// If the kernel does not say.
+    pub fn threads(&self) -> u64 {
+        self.status_of_process("Threads:")
+    }
+
+    /// How many files it has open, sockets included.
+    ///
+    /// # Panics
+    /// If the kernel does not say.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.id())).expect("its files").count()
     }
 
     /// The process: that of the program, or of the first command before it.

@@ -40,9 +40,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     // Several groups may have one object.
     let mut findings = BTreeSet::new();
     for group in &stream.groups {
-        let namespace =
-            group.cluster.map_or("", |index| stream.manifests.objects()[index].namespace.as_str());
-        let values = presets.values_of(&Known::of(group, false), namespace).map_err(super::messages)?;
+        let values =
+            presets.values_of(&Known::of(group, false), stream.namespace(group)).map_err(super::messages)?;
         findings.extend(check(&stream.manifests, group, &values.settings, has_static_pods));
     }
     let text = match arguments.output {

@@ -79,8 +79,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 /// The list that hosts get.
 fn value(presets: &HostPresets, stream: &Stream<'_>, group: &Group) -> Result<String, Failure> {
     let known = Known::of(group, false);
-    let namespace = group.cluster.map_or("", |index| stream.manifests.objects()[index].namespace.as_str());
-    let values = presets.values_of(&known, namespace).map_err(super::messages)?;
+    let values = presets.values_of(&known, stream.namespace(group)).map_err(super::messages)?;
     let list = values.settings.iter().find(|setting| setting.proxy == ProxyVariable::No);
     let list = list.map_or_else(|| known.text(), |setting| setting.value.clone());
     Ok(known.filled(&list))
@@ -96,7 +95,7 @@ fn lines(text: &mut String, stream: &Stream<'_>, group: &Group) {
 fn origin(stream: &Stream<'_>, entry: &Entry) -> String {
     match entry.object {
         Some(index) => format!("{}, {}", stream.manifests.objects()[index], entry.field),
-        None => entry.from.name().to_owned(),
+        None => entry.from.name(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `reach host patch`: manifests of Cluster API with what hosts get.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use serde_json::Value;
@@ -98,6 +98,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if !work.errors.is_empty() {
         return Err(Failure::Messages(work.errors));
     }
+    // What is wrong with presets, or with an object that several clusters have, is said once.
+    let mut said = BTreeSet::new();
+    work.warnings.retain(|warning| said.insert(warning.clone()));
     cli::input::complain_all(&work.warnings);
     let form = match arguments.output {
         None => Form::Same,
@@ -113,19 +116,12 @@ impl Work<'_> {
     /// Kinds that are patched have to be of a version that is known.
     fn versions(&mut self) {
         for object in self.stream.manifests.objects() {
-            if object.configuration().is_none() {
-                continue;
-            }
-            match object.version.as_str() {
-                "v1beta1" | "v1beta2" => {}
-                "v1alpha3" | "v1alpha4" => self.warnings.push(format!(
-                    "{}, {object}: {} is too old to be patched and stays as it is: expected v1beta1 or v1beta2",
-                    object.source, object.version
-                )),
-                other => self.errors.push(format!(
-                    "{}, {object}: apiVersion: unknown version {other}: expected {}/v1beta1 or {}/v1beta2",
-                    object.source, object.group, object.group
-                )),
+            match object.patchable() {
+                Ok(_) => {}
+                Err(error) if error.is_old => {
+                    self.warnings.push(format!("{}, {object}: {error}; it stays as it is", object.source));
+                }
+                Err(error) => self.errors.push(format!("{}, {object}: {error}", object.source)),
             }
         }
     }
@@ -136,10 +132,7 @@ impl Work<'_> {
         // What a class leaves to its clusters, the patch takes from each of them.
         let notes = group.notes.iter().filter(|note| of_class.is_none() || note.rule != LEFT_TO_THE_CLUSTER);
         self.warnings.extend(notes.map(ToString::to_string));
-        let namespace = group
-            .cluster
-            .or(group.configurations.first().copied())
-            .map_or("", |index| objects[index].namespace.as_str());
+        let namespace = self.stream.namespace(group);
         let known = Known::of(group, of_class.is_some());
         let values = match self.presets.values_of(&known, namespace) {
             Ok(values) => values,
@@ -148,22 +141,19 @@ impl Work<'_> {
                 return self.errors.extend(errors.iter().map(|error| format!("{name}: {error}")));
             }
         };
-        HostPresets::complain(&values);
+        self.warnings.extend(values.warnings());
         let static_pods = self.presets.options.static_pods;
         let found = check(&self.stream.manifests, group, &values.settings, static_pods != StaticPods::None);
         self.warnings.extend(found.iter().map(ToString::to_string));
         if group.configurations.is_empty() && of_class.is_none() {
             return;
         }
-        self.credentials(group, &values.settings);
-        let (for_control_plane, for_workers) =
-            match (self.presets.node(&values), self.presets.node_of_worker(&values)) {
-                (Ok(first), Ok(second)) => (first, second),
-                (Err(Failure::Messages(errors)), _) | (_, Err(Failure::Messages(errors))) => {
-                    return self.errors.extend(errors);
-                }
-                _ => return,
-            };
+        self.credentials(group, of_class.is_some(), &values.settings);
+        let for_control_plane = match Node::new(&values.settings, &self.presets.options) {
+            Ok(node) => node,
+            Err(errors) => return self.errors.extend(errors.iter().map(ToString::to_string)),
+        };
+        let for_workers = for_control_plane.for_worker();
         let secret = match self.secret(group, namespace, &for_control_plane, &known) {
             Ok(secret) => secret,
             Err(errors) => return self.errors.extend(errors),
@@ -196,9 +186,9 @@ impl Work<'_> {
     }
 
     /// Values of Secrets stay in Secrets; other credentials are told of, without being shown.
-    fn credentials(&mut self, group: &Group, settings: &[Setting]) {
+    fn credentials(&mut self, group: &Group, is_class: bool, settings: &[Setting]) {
         let name = self.stream.name(group);
-        if group.class.is_some() && group.cluster.is_none() && self.env_secret.is_some() {
+        if is_class && self.env_secret.is_some() {
             self.errors.push(format!(
                 "{name}: --env-secret: a class makes a list for each of its clusters, which no Secret can hold: leave --env-secret out for it"
             ));
@@ -286,11 +276,8 @@ impl Work<'_> {
                 object.source
             ));
         }
-        let Some(field) =
-            object.configuration().filter(|_| ["v1beta1", "v1beta2"].contains(&&*object.version))
-        else {
-            return;
-        };
+        // What is said of other versions has been said.
+        let Ok(Some(field)) = object.patchable() else { return };
         match patch::patch(&object.value, field, wanted) {
             Ok(operations) => {
                 self.edit(index, operations);
@@ -340,8 +327,11 @@ impl Work<'_> {
     fn size(&mut self, object: &Object, wanted: &Wanted<'_>) {
         let own = object.configuration().unwrap_or_default();
         let spec = own.split('.').fold(&object.value, |value, name| &value[name]);
+        let is_of_reach = |file: &&Value| patch::is_of_reach(file, file["path"].as_str().unwrap_or_default());
+        let files = spec["files"].as_array().into_iter().flatten();
+        let replaced: usize = files.filter(is_of_reach).map(|file| file.to_string().len()).sum();
         let ours: usize = wanted.node.files.iter().map(|file| file.content.len().div_ceil(3) * 4).sum();
-        let user_data = (spec.to_string().len() + ours + OF_CLUSTER_API).div_ceil(3) * 4;
+        let user_data = (spec.to_string().len() - replaced + ours + OF_CLUSTER_API).div_ceil(3) * 4;
         if user_data > LONGEST_USER_DATA {
             let largest = wanted.node.files.iter().max_by_key(|file| file.content.len());
             self.warnings.push(format!(
@@ -356,14 +346,21 @@ impl Work<'_> {
     /// The texts of the files, and whether one has changed.
     fn texts(&mut self) -> (Vec<String>, bool) {
         let objects = self.stream.manifests.objects();
-        // Secrets of an earlier time take their new content where they stand, or go.
+        // Secrets of an earlier time take their new content where they stand, or go. Items of a List go from its end, so that
+        // the others stay where they are.
         let mut replaced: BTreeMap<(usize, usize), Option<Value>> = BTreeMap::new();
-        for (object, place) in objects.iter().zip(&self.stream.places) {
-            if is_secret_of_reach(&object.value) && place.pointer.is_empty() {
-                let new = self.secrets.remove(&(object.namespace.clone(), object.name.clone()));
-                if new.as_ref() != Some(&object.value) {
-                    replaced.insert((place.file, place.document), new);
-                }
+        for (index, (object, place)) in objects.iter().zip(&self.stream.places).enumerate().rev() {
+            if !is_secret_of_reach(&object.value) {
+                continue;
+            }
+            let new = self.secrets.remove(&(object.namespace.clone(), object.name.clone()));
+            if new.as_ref() == Some(&object.value) {
+                continue;
+            }
+            if place.pointer.is_empty() {
+                replaced.insert((place.file, place.document), new);
+            } else {
+                self.edit(index, vec![new.map_or(Operation::remove(""), |new| Operation::replace("", new))]);
             }
         }
         let mut changed = !self.secrets.is_empty() || !replaced.is_empty();

@@ -1,8 +1,7 @@
 //! `reach host render`: files and commands for hosts that nobody else makes.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -68,8 +67,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         presets.take_secrets(stream.manifests.objects())?;
         values_of(&presets, &stream, arguments.cluster.as_deref())?
     };
-    HostPresets::complain(&values);
-    let node = presets.node(&values)?;
+    cli::input::complain_all(&values.warnings().collect::<Vec<_>>());
+    let node = Node::new(&values.settings, &presets.options).map_err(messages)?;
     if node.files.is_empty() {
         let message = format!(
             "nothing to write: {} has a proxy for hosts; expected http_proxy, https_proxy or all_proxy in a ClusterPodPreset that selects everything, or one named by --preset",
@@ -92,7 +91,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if cli::input::is_stdin(&arguments.output) {
         cli::print(&text)?;
     } else {
-        write(&arguments.output, &text, 0o600).map_err(|error| cannot_write(&arguments.output, &error))?;
+        cli::write_whole_as(&arguments.output, &text, Some(0o600))
+            .map_err(|error| cannot_write(&arguments.output, &error))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -122,7 +122,7 @@ fn values_of(presets: &HostPresets, stream: &Stream<'_>, cluster: Option<&str>) 
             known.variables.join(", ")
         )]));
     }
-    presets.values_of(&known, &objects[group.cluster.unwrap_or_default()].namespace).map_err(messages)
+    presets.values_of(&known, stream.namespace(group)).map_err(messages)
 }
 
 /// Writes the files of a node under a folder, all or, where one of them is somebody else's, none.
@@ -152,21 +152,10 @@ fn write_all(root: &Path, node: &Node) -> Result<(), Failure> {
         let path = place(file);
         let folder = path.parent().unwrap_or(root);
         fs::create_dir_all(folder)
-            .and_then(|()| write(&path, &file.content, file.mode))
+            .and_then(|()| cli::write_whole_as(&path, &file.content, Some(file.mode)))
             .map_err(|error| cannot_write(&path, &error))?;
     }
     Ok(())
-}
-
-/// Writes a file with permissions of its own, whether it is there already or not.
-fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    // Before there is something in it that not everybody may read.
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
-    if file.metadata()?.is_file() {
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-    }
-    file.write_all(text.as_bytes())
 }
 
 fn cannot_write(path: &Path, error: &io::Error) -> Failure {

@@ -23,10 +23,10 @@ pub struct StreamInput {
 /// What is taken from manifests.
 #[derive(Debug, clap::Args)]
 pub struct FactInput {
-    /// Which addresses of machines go past the proxy: subnet (networks, which stay the same when a pool grows), exact or none
+    /// Which addresses of machines go past the proxy
     #[arg(long, value_name = "RANGES", default_value = "subnet")]
     node_ranges: NodeRanges,
-    /// Leave out entries from these sources: cluster-network, service-domain, control-plane-endpoint, kube-vip, vcenter, machines, pools, load-balancer, etcd, topology-variables
+    /// Leave out entries from these sources
     #[arg(long, value_name = "SOURCE,...", value_delimiter = ',')]
     without: Vec<FactSource>,
     /// Put values of the environment into ${VARIABLES} first, as clusterctl generate does
@@ -130,9 +130,16 @@ fn items(value: Value) -> Vec<(String, Value)> {
 impl Stream<'_> {
     /// How messages name a group: its cluster, its class, or what belongs to neither.
     pub fn name(&self, group: &Group) -> String {
-        match group.cluster.or(group.class).or(group.configurations.first().copied()) {
-            Some(index) => self.manifests.objects()[index].to_string(),
-            None => "nothing".to_owned(),
-        }
+        self.head(group).map_or_else(|| "nothing".to_owned(), ToString::to_string)
+    }
+
+    /// The namespace of a group.
+    pub fn namespace(&self, group: &Group) -> &str {
+        self.head(group).map_or("", |object| &object.namespace)
+    }
+
+    fn head(&self, group: &Group) -> Option<&Object> {
+        let index = group.cluster.or(group.class).or(group.configurations.first().copied());
+        index.map(|index| &self.manifests.objects()[index])
     }
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::host::cluster_api::CONTROL_PLANE;
 
 const ENV: &str = "/etc/reach/proxy.env";
 
@@ -355,7 +356,7 @@ fn what_cannot_be_done_is_a_failure_that_names_the_place_and_shows_no_value() {
     old[1]["object"]["apiVersion"] = "controlplane.cluster.x-k8s.io/v1alpha4".into();
     assert_eq!(
         failure(Hook::GeneratePatches, None, &old, &json!({})),
-        "reach: KubeadmControlPlaneTemplate classes/cp: apiVersion: unknown version v1alpha4: expected \
+        "reach: KubeadmControlPlaneTemplate classes/cp: apiVersion: too old a version v1alpha4: expected \
          controlplane.cluster.x-k8s.io/v1beta1 or controlplane.cluster.x-k8s.io/v1beta2"
     );
     let mut wrong = request(Hook::GeneratePatches, None, &items(), &json!({}));
@@ -380,6 +381,8 @@ fn what_is_no_request_is_no_call() {
     }
     let other = request(Hook::ValidateTopology, None, &[], &json!({})).to_string();
     assert!(refused(&other).starts_with("expected a GeneratePatchesRequest of hooks"));
+    let two = request(Hook::GeneratePatches, None, &[], &json!({})).to_string().repeat(2);
+    assert_eq!(refused(&two), "expected a GeneratePatchesRequest: expected the end of the document");
     // A cluster without templates is none that could be patched.
     let none = called(Hook::GeneratePatches, &request(Hook::GeneratePatches, None, &[], &json!({})), &[]);
     assert_eq!(none["items"], json!([]));

@@ -102,6 +102,7 @@ fn a_node_gets_its_files_in_one_order_whatever_order_is_given() {
     ];
     assert_eq!(paths(&node), expected);
     assert_eq!(node.commands, [APPLY, EXPORT]);
+    assert_eq!(node.for_worker(), Node { commands: vec![APPLY], ..node.clone() });
     assert!(node.files.iter().all(|file| is_path_of_reach(&file.path)));
     assert!(node.files.iter().all(|file| file.content.starts_with(MARK)));
     assert!(!is_path_of_reach("/etc/systemd/system/containerd.service.d/http-proxy.conf"));

@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::stream::{BoxStream, StreamExt, select_all};
+use futures::future;
+use futures::stream::{BoxStream, Stream, StreamExt, select_all};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta};
@@ -88,7 +89,15 @@ fn changes_of(client: &Client, source: Source) -> BoxStream<'static, Change> {
     let presets = |resource| Api::<DynamicObject>::all_with(client(), &resource);
     match source {
         Source::Cluster => stream(presets(ApiResource::erase::<ClusterPodPreset>(&())), source, PAGE, preset),
-        Source::Namespaced => stream(presets(ApiResource::erase::<PodPreset>(&())), source, PAGE, preset),
+        Source::Namespaced => {
+            let api = presets(ApiResource::erase::<PodPreset>(&()));
+            let pages = watcher::Config::default().page_size(PAGE);
+            // As many as tenants like, and as large: a page of them could take more memory than there is.
+            let one_by_one = watch_objects(api.clone(), pages.clone().streaming_lists())
+                .take_while(|event| future::ready(!event.as_ref().is_err_and(is_without_streams)));
+            let events = one_by_one.chain(watch_objects(api, pages));
+            changes_in(events, source, preset)
+        }
         Source::Namespaces => {
             stream(Api::<PartialObjectMeta<Namespace>>::all(client()), source, PAGE, namespace)
         }
@@ -143,10 +152,29 @@ fn follow<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    watch_objects(api, config)
+    changes_in(watch_objects(api, config), source, item)
+}
+
+fn changes_in<K: 'static>(
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+    source: Source,
+    item: fn(&K) -> Item,
+) -> BoxStream<'static, Change> {
+    events
         .backoff(Waits::default())
         .map(move |event| Change { source, event: event.map(|event| map(event, item)) })
         .boxed()
+}
+
+/// Whether an API server does not stream lists: those before Kubernetes 1.32, unless they are told to.
+fn is_without_streams(error: &watcher::Error) -> bool {
+    use watcher::Error::{WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => status.message.contains("sendInitialEvents"),
+        _ => false,
+    }
 }
 
 fn map<T>(event: Event<T>, item: impl FnOnce(&T) -> Item) -> Event<Item> {

@@ -16,11 +16,16 @@ use crate::presets::services::{Names, Services};
 use crate::presets::sources::{self, Accounts, Lists, Sources};
 use crate::telemetry::PresetMetrics;
 
+/// What the presets of one namespace may weigh together. A patch has a quarter of that at most.
+pub(super) const MAX_WEIGHT: usize = 1024 * 1024;
+
 /// Everything that is known of the cluster.
 #[derive(Debug, Default)]
 pub(super) struct State {
     cluster: Store<Key, Option<Arc<Preset>>>,
     namespaced: Store<Key, Option<Arc<Preset>>>,
+    /// What the presets of each namespace weigh.
+    weights: HashMap<Box<str>, usize>,
     namespaces: Store<Box<str>, NamespaceLabels>,
     services: Services,
     /// Services while they are listed.
@@ -95,7 +100,7 @@ impl State {
                 self.changes.presets |= differs;
             }
             Source::Namespaced => {
-                let event = presets_of(event);
+                let event = self.weighed(presets_of(event));
                 let namespace = match &event {
                     Event::Apply(((namespace, _), _)) | Event::Delete(((namespace, _), _)) => {
                         Some(namespace.clone())
@@ -135,6 +140,53 @@ impl State {
                 });
                 self.changes.network |= self.network.store(source).update(event);
             }
+        }
+    }
+
+    /// Whether a preset is used, as far as it was listed.
+    pub fn uses(&self, key: &Key) -> bool {
+        let store = if key.0.is_empty() { &self.cluster } else { &self.namespaced };
+        store.last(key).is_some_and(Option::is_some)
+    }
+
+    /// Leaves out a preset with which those of its namespace would weigh too much: its tenant's presets must not take the memory
+    /// that every other tenant's pods depend on.
+    fn weighed(&mut self, event: Event<(Key, Option<Arc<Preset>>)>) -> Event<(Key, Option<Arc<Preset>>)> {
+        let weight = |preset: Option<&Option<Arc<Preset>>>| {
+            preset.and_then(Option::as_ref).map_or(0, |preset| preset.weight)
+        };
+        let mut weigh = |(key, preset): (Key, Option<Arc<Preset>>), before: usize| {
+            let all = self.weights.entry(key.0.clone()).or_default();
+            *all = all.saturating_sub(before);
+            let with = *all + weight(Some(&preset));
+            if with > MAX_WEIGHT {
+                tracing::error!(namespace = %key.0, name = %key.1, most = MAX_WEIGHT, "preset left out: those of its namespace have too many bytes together; make others smaller, then change it");
+                return (key, None);
+            }
+            *all = with;
+            (key, preset)
+        };
+        match event {
+            Event::Apply(item) => {
+                let before = weight(self.namespaced.current.get(&item.0));
+                Event::Apply(weigh(item, before))
+            }
+            Event::InitApply(item) => Event::InitApply(weigh(item, 0)),
+            Event::Delete(item) => {
+                let before = weight(self.namespaced.current.get(&item.0));
+                let all = self.weights.entry(item.0.0.clone()).or_default();
+                *all = all.saturating_sub(before);
+                if *all == 0 {
+                    self.weights.remove(&item.0.0);
+                }
+                Event::Delete(item)
+            }
+            // They are listed anew, and weighed anew.
+            Event::Init => {
+                self.weights.clear();
+                Event::Init
+            }
+            Event::InitDone => Event::InitDone,
         }
     }
 

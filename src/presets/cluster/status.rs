@@ -3,7 +3,7 @@
 //! Written once for each generation, by the replica that holds a Lease, and never in a request. It is news for people
 //! only: nothing that reach does depends on it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::source::Key;
+use super::state::MAX_WEIGHT;
 use crate::api::validate::FieldError;
 use crate::api::{ClusterPodPreset, PodPreset, PresetStatus};
 use crate::api_server::explain;
@@ -38,10 +39,12 @@ const SHOWN: usize = 3;
 
 /// What a watch says of a preset.
 #[derive(Debug)]
-pub struct Seen {
-    key: Key,
+pub(super) struct Seen {
+    pub key: Key,
+    /// It is left out: those of its namespace have too many bytes together.
+    pub is_too_much: bool,
     /// Its status is of another generation.
-    is_news: bool,
+    pub is_news: bool,
 }
 
 /// Where the watches leave their news.
@@ -53,16 +56,17 @@ pub struct Writer {
     client: Client,
     lease: Lease,
     news: mpsc::UnboundedReceiver<Seen>,
-    waiting: BTreeSet<Key>,
+    /// Presets, and whether they are too much.
+    waiting: BTreeMap<Key, bool>,
 }
 
 // === impl Notes ===
 
 impl Notes {
     /// Takes note of a preset.
-    pub(super) fn note(&self, key: &Key, is_news: bool) {
+    pub(super) fn note(&self, seen: Seen) {
         // The writer may have given up.
-        let _ = self.0.send(Seen { key: key.clone(), is_news });
+        let _ = self.0.send(seen);
     }
 }
 
@@ -73,7 +77,7 @@ impl Writer {
     #[must_use]
     pub fn new(client: Client, lease: Lease) -> (Self, Notes) {
         let (sender, news) = mpsc::unbounded_channel();
-        (Self { client, lease, news, waiting: BTreeSet::new() }, Notes(sender))
+        (Self { client, lease, news, waiting: BTreeMap::new() }, Notes(sender))
     }
 
     /// Runs until it is dropped, or may not write.
@@ -96,9 +100,9 @@ impl Writer {
             }
             let turn = Instant::now();
             while turn.elapsed() < TURN
-                && let Some(next) = self.waiting.pop_first()
+                && let Some((next, is_too_much)) = self.waiting.pop_first()
             {
-                match self.write(&next).await {
+                match self.write(&next, is_too_much).await {
                     Ok(()) => sleep(PAUSE).await,
                     Err(error) if is_refusal(&error) => {
                         warn!(error = %explain(&error), "cannot write the status of presets, going on without");
@@ -106,7 +110,7 @@ impl Writer {
                     }
                     Err(error) => {
                         debug!(error = %explain(&error), "cannot write the status of a preset, retrying");
-                        self.waiting.insert(next);
+                        self.waiting.insert(next, is_too_much);
                         sleep(AWAY).await;
                     }
                 }
@@ -115,9 +119,9 @@ impl Writer {
         }
     }
 
-    fn take(&mut self, Seen { key, is_news }: Seen) {
+    fn take(&mut self, Seen { key, is_too_much, is_news }: Seen) {
         if is_news {
-            self.waiting.insert(key);
+            self.waiting.insert(key, is_too_much);
         } else {
             self.waiting.remove(&key);
         }
@@ -130,7 +134,7 @@ impl Writer {
     }
 
     /// Writes the status of a preset, unless it is gone or has one.
-    async fn write(&self, (namespace, name): &Key) -> kube::Result<()> {
+    async fn write(&self, (namespace, name): &Key, is_too_much: bool) -> kube::Result<()> {
         let client = self.client.clone();
         let (resource, api): (_, Api<DynamicObject>) = if namespace.is_empty() {
             let resource = ApiResource::erase::<ClusterPodPreset>(&());
@@ -142,7 +146,7 @@ impl Writer {
             (resource, api)
         };
         let Some(object) = api.get_opt(name).await?.filter(is_news) else { return Ok(()) };
-        let status = status(&object, &Time(Timestamp::now()));
+        let status = status(&object, is_too_much, &Time(Timestamp::now()));
         // With the uid, so that it is no other preset of the same name.
         let apply = json!({
             "apiVersion": resource.api_version,
@@ -175,7 +179,7 @@ pub(super) fn is_news(object: &DynamicObject) -> bool {
 }
 
 /// What there is to say of a preset.
-fn status(object: &DynamicObject, now: &Time) -> PresetStatus {
+fn status(object: &DynamicObject, is_too_much: bool, now: &Time) -> PresetStatus {
     let value = serde_json::to_value(object).unwrap_or_default();
     let old: PresetStatus = serde_json::from_value(object.data["status"].clone()).unwrap_or_default();
     let generation = object.meta().generation;
@@ -195,14 +199,20 @@ fn status(object: &DynamicObject, now: &Time) -> PresetStatus {
     PresetStatus {
         observed_generation: generation,
         conditions: vec![
-            condition("Usable", usable(directory::preset(&value).err().as_deref())),
+            condition("Usable", usable(directory::preset(&value).err().as_deref(), is_too_much)),
             condition("Clean", clean(&value)),
         ],
     }
 }
 
-fn usable(errors: Option<&[FieldError]>) -> (bool, &'static str, String) {
+fn usable(errors: Option<&[FieldError]>, is_too_much: bool) -> (bool, &'static str, String) {
     match errors {
+        None if is_too_much => {
+            let message = format!(
+                "it is left out: the presets of its namespace have more than {MAX_WEIGHT} bytes together; make others smaller, then change it"
+            );
+            (false, "TooManyBytes", message)
+        }
         None => (true, "Valid", String::new()),
         Some(errors) => {
             let errors: Vec<String> = errors.iter().take(SHOWN).map(ToString::to_string).collect();
@@ -265,7 +275,7 @@ mod tests {
             {"name": "https_proxy", "value": "http://me:s3c/r@t@proxy:1"},
             {"name": "no_proxy", "value": "http://web,.svc,10.96.,db:5432,x;y"},
         ]);
-        let status = status(&object(1, &env, &Value::Null), &at(1));
+        let status = status(&object(1, &env, &Value::Null), false, &at(1));
         assert_eq!(conditions(&status), [("Usable", "True", "Valid"), ("Clean", "False", "ErrorsFound")]);
         let message = &status.conditions[1].message;
         assert!(message.starts_with("E1 in no_proxy: http://web is a URL"), "{message}");
@@ -277,10 +287,10 @@ mod tests {
     #[test]
     fn a_condition_that_stays_keeps_its_time() {
         let env = json!([{"name": "no_proxy", "value": ".svc"}]);
-        let first = status(&object(1, &env, &Value::Null), &at(1));
+        let first = status(&object(1, &env, &Value::Null), false, &at(1));
         assert_eq!(conditions(&first), [("Usable", "True", "Valid"), ("Clean", "True", "NothingFound")]);
         let env = json!([{"name": "no_proxy", "value": "db:5432"}]);
-        let second = status(&object(2, &env, &json!(first)), &at(2));
+        let second = status(&object(2, &env, &json!(first)), false, &at(2));
         assert_eq!(second.observed_generation, Some(2));
         assert_eq!(conditions(&second)[1], ("Clean", "False", "WarningsFound"));
         let times: Vec<&Time> = second.conditions.iter().map(|known| &known.last_transition_time).collect();
@@ -290,9 +300,12 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_said_with_its_field() {
         let env = json!([{"name": "no_proxy", "value": 7}]);
-        let status = status(&object(1, &env, &Value::Null), &at(1));
+        let status = status(&object(1, &env, &Value::Null), false, &at(1));
         assert_eq!(conditions(&status)[0], ("Usable", "False", "Invalid"));
         assert!(status.conditions[0].message.contains("spec.env[0].value"), "{status:?}");
+        let env = json!([{"name": "no_proxy", "value": ".svc"}]);
+        let status = super::status(&object(1, &env, &Value::Null), true, &at(1));
+        assert_eq!(conditions(&status)[0], ("Usable", "False", "TooManyBytes"));
     }
 
     #[test]

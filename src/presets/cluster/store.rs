@@ -19,6 +19,11 @@ impl<K, V> Default for Store<K, V> {
 }
 
 impl<K: Eq + Hash, V> Store<K, V> {
+    /// What was said last of an object.
+    pub fn last(&self, key: &K) -> Option<&V> {
+        self.listing.as_ref().unwrap_or(&self.current).get(key)
+    }
+
     /// Applies an event; returns whether everything may have changed.
     pub fn apply(&mut self, event: Event<(K, V)>) -> bool {
         match event {

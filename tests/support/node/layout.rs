@@ -120,7 +120,7 @@ impl Layout {
         layout.write_certificates();
         layout.write_users();
         layout.write_containerd();
-        layout.write_kubelet();
+        layout.write_kubelet(&options.kubelet);
         layout.write_dns();
         layout.write_proxies();
         layout.write_outside();
@@ -492,9 +492,9 @@ SystemdCgroup = false
         self.write("cni/reach.conflist", network.to_string());
     }
 
-    fn write_kubelet(&self) {
+    fn write_kubelet(&self, more: &serde_json::Map<String, Value>) {
         let Addresses { node, .. } = self.addresses;
-        let kubelet = json!({
+        let mut kubelet = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "address": node,
@@ -522,6 +522,7 @@ SystemdCgroup = false
             "featureGates": {"KubeletInUserNamespace": true},
             "maxPods": 200,
         });
+        kubelet.as_object_mut().expect("an object").extend(more.clone());
         self.write("kubelet.json", kubelet.to_string());
         // Names that pods look up are not completed with this machine's domains.
         self.write("resolv.conf", format!("nameserver {node}\n"));

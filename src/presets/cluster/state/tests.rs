@@ -157,3 +157,46 @@ fn lists_that_nobody_asks_for_are_made_when_somebody_does() {
     assert!(state.warnings().is_empty(), "{:?}", state.warnings());
     assert_eq!(state.lists.of_cluster.cluster_network.texts().collect::<Vec<_>>(), ["10.96.0.0/12"]);
 }
+
+#[test]
+fn presets_of_a_namespace_weigh_no_more_than_they_may_and_do_not_count_for_others() {
+    let of = |namespace: &str, name: &str, bytes: usize| {
+        let value = "x".repeat(16_000);
+        let env: Vec<_> = (0..bytes / value.len())
+            .map(|number| json!({"name": format!("V{number}"), "value": value}))
+            .collect();
+        let object = json!({
+            "apiVersion": "reach.dev/v1alpha1", "kind": "PodPreset", "metadata": {"name": name, "namespace": namespace},
+            "spec": {"env": env},
+        });
+        let preset = directory::preset(&object).expect("a preset");
+        Item::Preset { key: (namespace.into(), name.into()), compiled: Ok(Arc::new(preset)), is_news: false }
+    };
+    let half = MAX_WEIGHT * 45 / 100;
+    let mut state = listed();
+    list(&mut state, Source::Nodes, vec![]);
+    let named = |state: &mut State, namespace: &str| {
+        state.snapshot();
+        let entry = &state.entries[namespace];
+        entry.presets.presets().iter().map(|preset| preset.name.to_string()).collect::<Vec<_>>()
+    };
+    list(
+        &mut state,
+        Source::Namespaced,
+        vec![of("shop", "a", half), of("shop", "b", half), of("shop", "c", half), of("web", "d", half)],
+    );
+    assert_eq!(
+        (named(&mut state, "shop"), named(&mut state, "web")),
+        (vec!["a".into(), "b".into()], vec!["d".into()])
+    );
+    assert_eq!(state.invalid(), ["shop/c"]);
+    // One that is replaced counts once, and one that is gone no more.
+    state.apply(Source::Namespaced, Event::Apply(of("shop", "a", half)));
+    assert_eq!(named(&mut state, "shop"), ["a", "b"]);
+    state.apply(Source::Namespaced, Event::Delete(of("shop", "a", half)));
+    state.apply(Source::Namespaced, Event::Apply(of("shop", "c", half)));
+    assert_eq!(named(&mut state, "shop"), ["b", "c"]);
+    // Nor what was there before a gap.
+    list(&mut state, Source::Namespaced, vec![of("shop", "a", half), of("shop", "c", half)]);
+    assert_eq!(named(&mut state, "shop"), ["a", "c"]);
+}

@@ -7,40 +7,47 @@ use std::time::{Duration, Instant};
 use reach::certs::authority::pem;
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
+use crate::observed::{row_of, trouble_lasted};
+use crate::report::{Row, Size, percentiles};
+use crate::rotation::load;
+use crate::stage::{REPLICAS, Stage};
 use crate::support::eventually;
-use crate::support::installation::{Installation, VARIABLE, base64};
-use crate::support::load::{Load, STORED};
+use crate::support::installation::{Installation, base64};
 use crate::support::pki::Ca;
 use crate::support::serve::Reach;
 
 /// What the chart lets the process have.
 const MEMORY_KIB: u64 = 128 * 1024;
 
-/// Pods that there have to be.
-const LEAST: usize = 500;
-
 /// How long somebody keeps emptying the Secret.
 const FIGHT: Duration = Duration::from_secs(10);
 
-pub fn replicas_that_start_together_make_one_ca(cluster: &Cluster) {
-    const ROUNDS: usize = 20;
-    let release = cluster.install("together", &json!({"replicas": 5}));
+pub fn replicas_that_start_together_make_one_ca(stage: &Stage) {
+    let rounds = Size::wanted().of(5, 200);
+    let release = stage.cluster().install("together", &json!({"replicas": REPLICAS}));
     let mut cas = HashSet::new();
-    let mut longest = Duration::ZERO;
-    for round in 1..=ROUNDS {
+    let mut times = Vec::new();
+    for round in 1..=rounds {
         let start = Instant::now();
-        let replicas = release.replicas(5);
+        let replicas = release.replicas(REPLICAS);
         for reach in &replicas {
             reach.await_ready();
         }
-        longest = longest.max(start.elapsed());
+        times.push(start.elapsed());
         let ca = release.ca().expect("a CA");
         for reach in &replicas {
             release.served(reach, std::slice::from_ref(&ca)).expect("a certificate of the CA in the Secret");
         }
         for api in &release.apis {
-            assert_eq!(release.bundle(api), std::slice::from_ref(&ca), "round {round}: exactly this CA");
+            // The other one learns a moment later.
+            eventually(&format!("round {round}: exactly this CA in the bundle"), || {
+                let bundle = release.bundle(api);
+                if bundle == std::slice::from_ref(&ca) {
+                    Ok(())
+                } else {
+                    Err(format!("{} CAs", bundle.len()))
+                }
+            });
         }
         let secret = release.apis[0].get(&release.ca_path()).expect("a Secret");
         assert_eq!(secret["data"].as_object().expect("data").len(), 2, "a certificate and its key");
@@ -51,21 +58,34 @@ pub fn replicas_that_start_together_make_one_ca(cluster: &Cluster) {
         let empty = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]);
         release.apis[0].patch(&release.configuration_path(), &empty).expect("a patch");
     }
-    println!(
-        "together: one CA {}/{ROUNDS} times, 5 replicas each, all ready after {:.1} s at most",
-        cas.len(),
-        longest.as_secs_f32()
-    );
+    let row = Row {
+        number: "21",
+        fault: "replicas start together without a CA",
+        done: format!("{rounds} × {REPLICAS} replicas at once, no Secret, no caBundle"),
+        calls: rounds * REPLICAS,
+        failed: 0,
+        uninjected: 0,
+        latency: percentiles(&mut times),
+        recovery: times.last().copied(),
+        more: format!(
+            "one CA {} of {rounds} times; calls: a new connection to each replica; times: from start until all are ready",
+            cas.len()
+        ),
+    };
+    row.record();
+    assert_eq!(cas.len(), rounds);
 }
 
-pub fn a_damaged_secret_costs_nothing(cluster: &Cluster) {
+pub fn a_damaged_secret_costs_nothing(stage: &Stage) {
+    let cluster = stage.cluster();
+    let least = Size::wanted().of(500, 10_000);
     let lives = json!({"caPropagation": "3s"});
     let release = cluster.install("damage", &json!({"certificates": {"selfManaged": lives}}));
     let api = &release.apis[0];
     let mut replicas = release.serve(2);
     let first = release.await_one_ca(&replicas);
-    let load =
-        Load::start(&cluster.kubeconfigs(), &release.pods, VARIABLE, Duration::from_millis(50), STORED);
+    let load = load(cluster, &release);
+    let begin = Instant::now();
 
     let mut megabyte = String::new();
     while megabyte.len() < 700 * 1024 {
@@ -118,7 +138,7 @@ pub fn a_damaged_secret_costs_nothing(cluster: &Cluster) {
     let adopted = start.elapsed();
     serve_on(&release, &mut replicas);
 
-    load.await_pods(LEAST.max(load.so_far() + 50));
+    load.await_pods(least.max(load.so_far() + 50));
     let counts = load.stop();
     let peak = replicas.iter().map(Reach::peak_memory_kib).max().unwrap_or_default();
 
@@ -134,17 +154,24 @@ pub fn a_damaged_secret_costs_nothing(cluster: &Cluster) {
     let put_back = fight(&release);
     assert_eq!(release.await_one_ca(&replicas), new, "the last word is reach's");
 
-    println!(
-        "damage: {counts}, while the Secret was: {}; foreign CA served after {:.1} s; \
-         replicas alive, at most {} MiB; restarted twice, they serve; emptied all the time, it was put back {put_back} times \
-         in {} s",
+    let mut row = row_of(
+        &counts,
+        "22",
+        "the Secret of the CA is damaged",
+        format!("{} kinds of damage, 2 replicas", damages.len() + 1),
+    );
+    row.recovery = Some(trouble_lasted(&counts, begin, None));
+    row.more = format!(
+        "put back after: {}; another CA is served after {:.1} s; at most {} MiB; restarted twice, they serve; emptied all the \
+         time, it was put back {put_back} times in {} s; policy Fail",
         healed.join(", "),
         adopted.as_secs_f32(),
         peak / 1024,
         FIGHT.as_secs(),
     );
+    row.record();
+    counts.assert_all_injected(least);
     assert!(put_back <= 20, "{put_back} times by 2 replicas");
-    counts.assert_all_injected(LEAST);
     assert!(peak < MEMORY_KIB, "{peak} KiB");
 }
 

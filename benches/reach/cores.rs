@@ -1,0 +1,72 @@
+//! What a second processor adds: the webhook's handler on one thread and on two, which share all that replicas of a handler
+//! share (presets, metrics, the bound on requests). TLS and sockets share nothing, and clients would need processors too.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use hyper::service::Service;
+use reach::admission::{Admission, PATH};
+use reach::presets::Presets;
+
+use super::fixture;
+use super::report::{Row, median};
+
+/// Rounds; in each, one thread and two take turns.
+const ROUNDS: usize = 21;
+/// How long a round takes.
+const ROUND: Duration = Duration::from_millis(200);
+
+/// Both.
+pub fn measure() -> Vec<Row> {
+    let presets = Arc::new(Presets::default());
+    presets.publish(fixture::snapshot(fixture::proxy(), 0));
+    let service = Admission::new(presets, fixture::metrics()).service();
+    let body = Bytes::from(fixture::bytes(&fixture::review()));
+    let rate = |threads: usize| {
+        let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let start = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build()
+                        .expect("a runtime");
+                    let count = runtime.block_on(async {
+                        let mut count = 0;
+                        while !stop.load(Ordering::Relaxed) {
+                            let request = Request::post(PATH)
+                                .header("content-type", "application/json")
+                                .body(Full::new(body.clone()))
+                                .expect("a request");
+                            let answer = service.call(request).await.unwrap_or_else(|error| match error {});
+                            assert!(answer.status().is_success(), "{}", answer.status());
+                            count += 1;
+                        }
+                        count
+                    });
+                    answered.fetch_add(count, Ordering::Relaxed);
+                });
+            }
+            thread::sleep(ROUND);
+            stop.store(true, Ordering::Relaxed);
+        });
+        answered.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
+    };
+    let (mut one, mut two) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        one.push(rate(1));
+        two.push(rate(2));
+    }
+    let (one, two) = (median(one), median(two));
+    vec![
+        Row::new("cores: reviews answered on one thread", one, "/s"),
+        Row::new("cores: reviews answered on two threads", two, "/s"),
+        Row::new("cores: two threads / one", two / one, "").at_least(1.8),
+    ]
+}

@@ -1,0 +1,70 @@
+//! Who has the places of a server, and who has to go when all are taken.
+//!
+//! A flood of connections must not keep out those who are to be served. One client's flood takes places from that client:
+//! while it has more of them than another one would have, it gives one up.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::task::{AbortHandle, Id};
+
+use super::Connection;
+use super::watch::Phase;
+
+/// The connections of a server, by client.
+#[derive(Default)]
+pub(super) struct Places {
+    by_peer: HashMap<IpAddr, HashMap<Id, Place>>,
+    peers: HashMap<Id, IpAddr>,
+}
+
+struct Place {
+    connection: Arc<Connection>,
+    task: AbortHandle,
+}
+
+// === impl Places ===
+
+impl Places {
+    pub(super) fn taken(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub(super) fn take(&mut self, peer: IpAddr, connection: Arc<Connection>, task: AbortHandle) {
+        self.peers.insert(task.id(), peer);
+        self.by_peer.entry(peer).or_default().insert(task.id(), Place { connection, task });
+    }
+
+    pub(super) fn leave(&mut self, id: Id) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        if let Some(places) = self.by_peer.get_mut(&peer) {
+            places.remove(&id);
+            if places.is_empty() {
+                self.by_peer.remove(&peer);
+            }
+        }
+    }
+
+    /// Ends one connection of the client that has most, unless `peer`, with one more, would be that client. Returns whether
+    /// there is a place now.
+    pub(super) fn make_room_for(&mut self, peer: IpAddr) -> bool {
+        let own = self.by_peer.get(&peer).map_or(0, HashMap::len);
+        let Some(places) = self.by_peer.values().max_by_key(|places| places.len()) else {
+            return false;
+        };
+        if places.len() <= own + 1 {
+            return false;
+        }
+        // What has not asked for anything has least to lose, what is being answered most.
+        let loss = |(_, place): &(&Id, &Place)| match place.connection.progress.phase() {
+            Phase::Request | Phase::Write => 2,
+            Phase::Idle => 1,
+            Phase::Handshake | Phase::FirstByte | Phase::Header | Phase::Close => 0,
+        };
+        let Some((&id, place)) = places.iter().min_by_key(loss) else { return false };
+        place.task.abort();
+        self.leave(id);
+        true
+    }
+}

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# The engine under generated input, for as long as it takes: `make soak`.
+#
+# Every step is run, whatever became of those before it. Prints a table, writes target/soak/soak.json and the log of each step
+# beside it, and ends with a failure when a step failed. Sizes:
+#   SOAK_CASES  generated pods and presets, each compared with an independent reading of the contract [1000000]
+#   SOAK_RUNS   executions of all fuzz targets together [10000000]
+#   SOAK_PODS   generated pods through each API server, the oldest and the newest [5000]
+#   SOAK_STEPS  which steps, of cases, fuzz, pods [all three]
+# About three hours on two cores that have nothing else to do.
+set -euo pipefail
+shopt -s inherit_errexit
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+cases=${SOAK_CASES:-1000000} runs=${SOAK_RUNS:-10000000} pods=${SOAK_PODS:-5000}
+steps=" ${SOAK_STEPS:-cases fuzz pods} "
+cargo=${CARGO:-cargo}
+out=${CARGO_TARGET_DIR:-target}/soak
+rows=$out/rows
+
+# How many of a hundred executions each target gets: what is quick gets most.
+declare -A share=(
+  [certificates]=5 [cluster_api]=2 [edits]=4 [hooks]=4 [host_files]=4 [no_proxy]=30 [presets]=3 [review]=18 [routes]=30
+)
+# reach has no unsafe code, and without a sanitizer there are twice as many executions in the time; `make fuzz` has one.
+sanitizer=none
+# No input may need more than this much memory, in MiB, or time, in seconds.
+memory=1024
+patience=20
+
+# step NAME WHAT COUNT COMMAND...: runs a step; `figures` says what its log has to say for the table.
+step() {
+  local name=$1 what=$2 count=$3 begin=$SECONDS result=ok
+  shift 3
+  printf '%s: %s\n' "$name" "$what" >&2
+  if ! "$@" >"$out/$name.log" 2>&1; then
+    result=failed
+    tail -n 30 "$out/$name.log" >&2
+  fi
+  # One line, so that steps at the same time do not mix.
+  jq -nc --arg name "$name" --arg what "$what" --argjson count "$count" --argjson seconds $((SECONDS - begin)) \
+    --arg result "$result" --arg figures "$(figures "$out/$name.log")" \
+    '{$name, $what, $count, $seconds, $result, $figures}' >>"$rows"
+}
+
+figures() {
+  local executed peak
+  grep -oE 'generated pods: .*|[0-9]+ passed; [0-9]+ failed' "$1" || true
+  executed=$(sed -n 's/^stat::number_of_executed_units: *//p' "$1")
+  peak=$(sed -n 's/^stat::peak_rss_mb: *//p' "$1")
+  if [[ -n $executed ]]; then echo "$executed executed, at most $peak MiB"; fi
+}
+
+properties() { REACH_CASES=$cases "$cargo" test --locked --profile soak --test properties; }
+
+fuzz() {
+  local target=$1
+  mkdir -p "fuzz/corpus/$target"
+  cargo +nightly fuzz run --sanitizer "$sanitizer" "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
+    -runs="$2" -rss_limit_mb=$memory -timeout=$patience -print_final_stats=1 -dict="fuzz/dictionaries/$target"
+}
+
+through() {
+  local programs
+  programs=$("$1")
+  KUBEBUILDER_ASSETS=$programs REACH_PODS=$pods "$cargo" test --locked --test e2e -- --nocapture generated::
+}
+
+mkdir -p "$out"
+: >"$rows"
+if [[ $steps == *" cases "* ]]; then
+  step cases "generated pods and presets" "$cases" properties
+fi
+if [[ $steps == *" fuzz "* ]]; then
+  cargo +nightly fuzz build --sanitizer "$sanitizer"
+  # As many at the same time as there are cores.
+  for target in "${!share[@]}"; do
+    while (($(jobs -rp | wc -l) >= $(nproc))); do wait -n || true; done
+    count=$((runs * share[$target] / 100))
+    step "fuzz-$target" "executions of the fuzz target $target" "$count" fuzz "$target" "$count" &
+  done
+  wait
+fi
+if [[ $steps == *" pods "* ]]; then
+  step pods-oldest "generated pods, oldest Kubernetes" "$pods" through tests/control-plane/oldest/build.sh
+  step pods-newest "generated pods, newest Kubernetes" "$pods" through tests/control-plane/build.sh
+fi
+jq -s --arg commit "$(git rev-parse HEAD 2>/dev/null || true)" --arg date "$(date -u +%FT%TZ)" \
+  --argjson cores "$(nproc)" '{$commit, $date, $cores, steps: sort_by(.name)}' "$rows" >"$out/soak.json"
+jq -r '.steps[] | [.name, .count, .seconds, .result, (.figures | gsub("\n"; "; "))] | @tsv' "$out/soak.json" |
+  while IFS=$'\t' read -r name count seconds result figures; do
+    printf '%-18s %9s %6s s  %-7s %s\n' "$name" "$count" "$seconds" "$result" "$figures"
+  done
+jq -e 'all(.steps[]; .result == "ok")' "$out/soak.json" >/dev/null
