@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::iter;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -204,16 +205,19 @@ fn beside(file: &Path) -> io::Result<(PathBuf, fs::File)> {
     }
 }
 
-/// Works on many things, in order. Reading and editing text is what takes time, so many are shared out among threads.
-fn shared_out<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+/// Works on many things, in order; each is gone once its work is done. Reading and editing text is what takes time, so many are
+/// shared out among threads.
+fn shared_out<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let share = items.len().div_ceil(threads).max(SMALLEST_SHARE);
     let work = &work;
+    let mut items = items.into_iter();
+    let parts = iter::from_fn(|| {
+        Some(items.by_ref().take(share).collect::<Vec<T>>()).filter(|part| !part.is_empty())
+    });
     thread::scope(|scope| {
-        let parts: Vec<_> = items
-            .chunks(share)
-            .map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<R>>()))
-            .collect();
+        let parts: Vec<_> =
+            parts.map(|part| scope.spawn(move || part.into_iter().map(work).collect::<Vec<R>>())).collect();
         parts
             .into_iter()
             .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))

@@ -2,9 +2,8 @@
 //! does nothing, under the same load in turns.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
@@ -53,7 +52,7 @@ async fn compare() -> io::Result<Vec<Row>> {
     let items: Vec<_> = fixture::proxy().into_iter().chain([fixture::shop()]).collect();
     let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items});
     std::fs::write(&presets, list.to_string())?;
-    let ca = folder.path().join("ca.pem");
+    let (ca, constant_answer) = (folder.path().join("ca.pem"), folder.path().join("answer"));
     let (mut of_reach, mut of_constant) = (Vec::new(), Vec::new());
     let mut answer = 0;
     for _ in 0..STARTS {
@@ -62,10 +61,14 @@ async fn compare() -> io::Result<Vec<Row>> {
         let mut to_reach = Client::connect(reach.webhook, &reach.ca()).await?;
         answer = exchange(&mut to_reach.0[0], &request, &mut Vec::new()).await?;
 
-        let constant = Process::start(
-            Command::new(std::env::current_exe()?).arg(constant::COMMAND).arg(&ca).arg(answer.to_string()),
-        );
-        let address = constant.address("https://", '/').ok_or(io::ErrorKind::BrokenPipe)?;
+        std::fs::write(&constant_answer, vec![b'x'; answer])?;
+        let (constant, address) = constant::start(constant::Options {
+            ca: &ca,
+            answer: &constant_answer,
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            name: "localhost",
+            echo: false,
+        })?;
         let mut to_constant = Client::connect(address, &ca).await?;
 
         for round in 0..WARM_UP + ROUNDS {
@@ -126,14 +129,22 @@ impl Client {
         Ok(Self(try_join_all((0..CONNECTIONS).map(|_| connect())).await?))
     }
 
+    /// Sends a review; returns its answer.
+    ///
+    /// # Errors
+    /// If it is not answered.
+    pub async fn answer(&mut self, request: &[u8]) -> io::Result<Vec<u8>> {
+        let mut buffer = Vec::new();
+        let length = exchange(&mut self.0[0], request, &mut buffer).await?;
+        Ok(buffer.split_off(buffer.len() - length))
+    }
+
     /// Sends a review; returns the patch that it is answered with.
     ///
     /// # Errors
     /// If it is not answered, or without a patch.
     pub async fn patch(&mut self, request: &[u8]) -> io::Result<String> {
-        let mut buffer = Vec::new();
-        let length = exchange(&mut self.0[0], request, &mut buffer).await?;
-        let answer: serde_json::Value = serde_json::from_slice(&buffer[buffer.len() - length..])?;
+        let answer: serde_json::Value = serde_json::from_slice(&self.answer(request).await?)?;
         let patch = answer["response"]["patch"].as_str().ok_or_else(|| io::Error::other("no patch"))?;
         let patch = base64_simd::STANDARD.decode_to_vec(patch).map_err(io::Error::other)?;
         String::from_utf8(patch).map_err(io::Error::other)

@@ -52,10 +52,10 @@ const SECTIONS: [Section; 12] = [
 fn main() {
     // `--bench` is what cargo adds.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    if let [command, ca, length] = arguments.as_slice()
+    if let [command, options @ ..] = arguments.as_slice()
         && command == constant::COMMAND
     {
-        return constant::serve(ca.as_ref(), length.parse().expect("a length"));
+        return constant::serve(options);
     }
     let (publish, wanted): (Vec<String>, Vec<String>) =
         arguments.into_iter().partition(|argument| argument == "--publish");

@@ -49,8 +49,15 @@ enum Output {
 pub(super) struct Injected {
     /// The document, changed or not.
     pub text: String,
-    operations: Vec<Value>,
+    /// As they are in an answer of the webhook, one for each workload that is injected.
+    patches: Vec<Vec<u8>>,
     warnings: Vec<String>,
+}
+
+impl Injected {
+    fn operations(&self) -> Vec<Value> {
+        self.patches.iter().flat_map(|patch| patch::operations(patch)).collect()
+    }
 }
 
 impl Arguments {
@@ -75,10 +82,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                     for warning in &document.warnings {
                         super::complain(&format!("warning: {warning}"));
                     }
-                    changed |= !document.operations.is_empty();
+                    changed |= !document.patches.is_empty();
                     output::append(&mut text, &document.text);
                     if arguments.output == Some(Output::Patch) {
-                        patches.push_str(&Value::Array(document.operations).to_string());
+                        patches.push_str(&Value::Array(document.operations()).to_string());
                         patches.push('\n');
                     }
                 }
@@ -106,15 +113,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 /// Injects the documents of a file, in order.
 pub(super) fn documents(file: &File, lookup: &Lookup) -> Vec<Result<Injected, String>> {
-    shared_out(&manifest::documents(&file.text), |document| {
-        inject(document, lookup)
+    shared_out(manifest::documents(&file.text), |document| {
+        inject(&document, lookup)
             .map_err(|message| format!("{}, document {}: {message}", file.name, document.number))
     })
 }
 
 fn inject(document: &Document<'_>, lookup: &Lookup) -> Result<Injected, String> {
-    let mut injected =
-        Injected { text: document.text.to_owned(), operations: Vec::new(), warnings: Vec::new() };
+    let mut injected = Injected { text: document.text.to_owned(), patches: Vec::new(), warnings: Vec::new() };
     let Some(object) = document.read().map_err(|error| error.to_string())? else {
         return Ok(injected);
     };
@@ -131,15 +137,14 @@ fn inject(document: &Document<'_>, lookup: &Lookup) -> Result<Injected, String> 
                 .into_iter()
                 .map(|warning| format!("{}: {}", workload.reference, warning.trim_start_matches("reach: "))),
         );
-        if let Some(patch) = patch::write(&plan, &pod, &workload.pointer) {
-            injected.operations.extend(patch::operations(&patch));
-        }
+        injected.patches.extend(patch::write(&plan, &pod, &workload.pointer));
     }
-    if !injected.operations.is_empty() {
-        let add = |operation: &Value| {
-            Operation::add(operation["path"].as_str().unwrap_or_default(), operation["value"].clone())
+    if !injected.patches.is_empty() {
+        let add = |mut operation: Value| {
+            let value = operation["value"].take();
+            Operation::add(operation["path"].as_str().unwrap_or_default(), value)
         };
-        let operations: Vec<Operation> = injected.operations.iter().map(add).collect();
+        let operations: Vec<Operation> = injected.operations().into_iter().map(add).collect();
         let edited = document.edit(&operations).map_err(|error| error.to_string())?;
         if edited.reemitted {
             injected.warnings.push(format!(

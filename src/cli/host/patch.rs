@@ -367,8 +367,8 @@ impl Work<'_> {
         let mut texts = Vec::new();
         for (file, documents) in self.stream.documents.iter().enumerate() {
             let numbered: Vec<_> = documents.iter().enumerate().collect();
-            let edited = shared_out(&numbered, |(number, document)| {
-                self.edits.get(&(file, *number)).map(|operations| document.edit(operations)).transpose()
+            let edited = shared_out(numbered.clone(), |(number, document)| {
+                self.edits.get(&(file, number)).map(|operations| document.edit(operations)).transpose()
             });
             let mut text = String::new();
             for ((number, document), edited) in numbered.iter().zip(edited) {

@@ -93,7 +93,7 @@ impl FactInput {
             files.iter().map(|file| manifest::documents(&file.text)).collect();
         let (mut objects, mut places, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for (number, file) in files.iter().enumerate() {
-            let values = shared_out(&documents[number], Document::read);
+            let values = shared_out(documents[number].iter().collect(), Document::read);
             for (position, (document, value)) in documents[number].iter().zip(values).enumerate() {
                 let source = Source { file: file.name.clone(), document: document.number };
                 match value {
