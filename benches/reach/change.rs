@@ -41,7 +41,7 @@ pub fn measure() -> Vec<Row> {
         value
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let mut client = runtime.block_on(Client::connect(reach.webhook, &reach.ca())).expect("a connection");
+    let mut client = runtime.block_on(Client::connect(1, reach.webhook, &reach.ca())).expect("a connection");
     let request = request(&fixture::bytes(&fixture::review()));
     let mut known = || -> io::Result<f64> {
         let start = Instant::now();

@@ -116,7 +116,7 @@ fn serve_constant(release: &Installation<'_>, preset: &Value) -> Process {
     reach.await_ready();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let answered = runtime.block_on(async {
-        let mut client = load::Client::connect(reach.webhook, &reach.ca()).await?;
+        let mut client = load::Client::connect(1, reach.webhook, &reach.ca()).await?;
         client.answer(&load::request(review.to_string().as_bytes())).await
     });
     fs::write(&answer, answered.expect("an answer")).expect("a new file");

@@ -31,6 +31,10 @@ mod support;
 
 use report::{Report, Row};
 
+// That of reach: for what is measured within this program, and for the server that it is compared with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A section of the report: its name, and what measures it.
 type Section = (&'static str, fn() -> Vec<Row>);
 
