@@ -11,11 +11,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::{get, post};
+use futures::StreamExt as _;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -309,18 +311,28 @@ async fn the_client_with_most_connections_makes_room_for_another_one() {
 async fn bodies_are_refused_when_there_is_no_memory_for_them_and_taken_again_after() {
     let running = serve(patient()).await;
     let part = vec![b'x'; 1024 * 1024];
-    let mut clients = Vec::new();
-    // What one client gets, and one more.
-    for _ in 0..13 {
+    let begin = async || {
         let mut client = running.connect().await;
         let head =
-            format!("POST /echo HTTP/1.1\r\nhost: reach\r\ncontent-length: {}\r\n\r\n", part.len() + 1);
+            format!("POST /count HTTP/1.1\r\nhost: reach\r\ncontent-length: {}\r\n\r\n", part.len() + 1);
         client.send(head.as_bytes()).await;
         client.send(&part).await;
-        clients.push(client);
+        client
+    };
+    // What one client gets.
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        clients.push(begin().await);
     }
-    let mut last = clients.pop().unwrap();
-    last.ended().await;
+    // What is sent has not yet been read, and who comes last is who is read last.
+    let all = clients.len() * part.len();
+    within(async {
+        while COUNTED.load(Ordering::Relaxed) < all {
+            sleep(SHORT / 10).await;
+        }
+    })
+    .await;
+    begin().await.ended().await;
     // Another client's are taken meanwhile, and small ones always.
     let mut other = running.connect_from(Ipv4Addr::new(127, 0, 0, 2)).await;
     other.send(&post_request("/echo", &part)).await;
@@ -330,7 +342,7 @@ async fn bodies_are_refused_when_there_is_no_memory_for_them_and_taken_again_aft
     assert_eq!(small.reply().await.body.len(), 16 * 1024);
     for mut client in clients {
         client.send(b"x").await;
-        assert_eq!(client.reply().await.body.len(), part.len() + 1);
+        assert_eq!(client.reply().await.body, (part.len() + 1).to_string().as_bytes());
     }
     let mut again = running.connect().await;
     again.send(&post_request("/echo", &part)).await;
@@ -555,7 +567,23 @@ fn router() -> Router {
         .route("/large", get(async || vec![b'x'; 32 * 1024 * 1024]))
         .route("/panic", get(async || -> () { panic!("as a test") }))
         .route("/echo", post(async |body: Bytes| body))
+        .route("/count", post(count))
         .fallback(async |_: Body| hyper::StatusCode::NOT_FOUND)
+}
+
+/// Bytes that [`count`] has got.
+static COUNTED: AtomicUsize = AtomicUsize::new(0);
+
+/// Answers how long a body is, once it is there.
+async fn count(body: Body) -> Result<String, hyper::StatusCode> {
+    let mut parts = body.into_data_stream();
+    let mut length = 0;
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|_| hyper::StatusCode::SERVICE_UNAVAILABLE)?;
+        length += part.len();
+        COUNTED.fetch_add(part.len(), Ordering::Relaxed);
+    }
+    Ok(length.to_string())
 }
 
 fn post_request(path: &str, body: &[u8]) -> Vec<u8> {
