@@ -2,7 +2,8 @@
 # The engine under generated input, for as long as it takes: `make soak`.
 #
 # Every step is run, whatever became of those before it. Prints a table, writes target/soak/soak.json and the log of each step
-# beside it, and ends with a failure when a step failed. Sizes:
+# beside it, and ends with a failure when a step failed. Steps of one commit may be run one at a time; when all have gone well
+# in full size, their table is written to docs/reliability.md. Sizes:
 #   SOAK_CASES  generated pods and presets, each compared with an independent reading of the contract [1000000]
 #   SOAK_RUNS   executions of all fuzz targets together [10000000]
 #   SOAK_PODS   generated pods through each API server, the oldest and the newest [5000]
@@ -17,6 +18,8 @@ steps=" ${SOAK_STEPS:-cases fuzz pods} "
 cargo=${CARGO:-cargo}
 out=${CARGO_TARGET_DIR:-target}/soak
 rows=$out/rows
+commit=$(git rev-parse --short=12 HEAD 2>/dev/null || true)
+size="$cases cases, $runs executions, $pods pods"
 
 # How many of a hundred executions each target gets: what is quick gets most.
 declare -A share=(
@@ -37,10 +40,9 @@ step() {
     result=failed
     tail -n 30 "$out/$name.log" >&2
   fi
-  # One line, so that steps at the same time do not mix.
-  jq -nc --arg name "$name" --arg what "$what" --argjson count "$count" --argjson seconds $((SECONDS - begin)) \
-    --arg result "$result" --arg figures "$(figures "$out/$name.log")" \
-    '{$name, $what, $count, $seconds, $result, $figures}' >>"$rows"
+  jq -n --arg name "$name" --arg what "$what" --argjson count "$count" --argjson seconds $((SECONDS - begin)) \
+    --arg result "$result" --arg figures "$(figures "$out/$name.log")" --arg commit "$commit" --arg size "$size" \
+    '{$name, $what, $count, $seconds, $result, $figures, $commit, $size}' >"$rows/$name.json"
 }
 
 figures() {
@@ -66,8 +68,7 @@ through() {
   KUBEBUILDER_ASSETS=$programs REACH_PODS=$pods "$cargo" test --locked --test e2e -- --nocapture generated::
 }
 
-mkdir -p "$out"
-: >"$rows"
+mkdir -p "$rows"
 if [[ $steps == *" cases "* ]]; then
   step cases "generated pods and presets" "$cases" properties
 fi
@@ -85,10 +86,25 @@ if [[ $steps == *" pods "* ]]; then
   step pods-oldest "generated pods, oldest Kubernetes" "$pods" through tests/control-plane/oldest/build.sh
   step pods-newest "generated pods, newest Kubernetes" "$pods" through tests/control-plane/build.sh
 fi
-jq -s --arg commit "$(git rev-parse HEAD 2>/dev/null || true)" --arg date "$(date -u +%FT%TZ)" \
-  --argjson cores "$(nproc)" '{$commit, $date, $cores, steps: sort_by(.name)}' "$rows" >"$out/soak.json"
+jq -s --arg commit "$commit" --arg date "$(date -u +%F)" --argjson cores "$(nproc)" \
+  '{$commit, $date, $cores, steps: map(select(.commit == $commit)) | sort_by(.name)}' "$rows"/*.json >"$out/soak.json"
 jq -r '.steps[] | [.name, .count, .seconds, .result, (.figures | gsub("\n"; "; "))] | @tsv' "$out/soak.json" |
   while IFS=$'\t' read -r name count seconds result figures; do
     printf '%-18s %9s %6s s  %-7s %s\n' "$name" "$count" "$seconds" "$result" "$figures"
   done
 jq -e 'all(.steps[]; .result == "ok")' "$out/soak.json" >/dev/null
+
+full="1000000 cases, 10000000 executions, 5000 pods"
+if jq -e --arg full "$full" --argjson all $((${#share[@]} + 3)) \
+  '(.steps | length) == $all and all(.steps[]; .size == $full)' "$out/soak.json" >/dev/null; then
+  table=$(jq -r '"Measured on \(.date) at commit `\(.commit)`, on a machine with \(.cores) processors, by `make soak`.\n",
+    "| step | | count | time | |", "|---|---|--:|--:|---|",
+    (.steps[] | "| \(.name) | \(.what) | \(.count) | \(.seconds) s | \(.figures | gsub("\n"; "; ")) |")' "$out/soak.json")
+  document=docs/reliability.md
+  {
+    sed '/^<!-- soak: written/q' $document
+    printf '%s\n' "$table"
+    sed -n '/^<!-- end of soak/,$p' $document
+  } >"$out/document"
+  cat "$out/document" >$document
+fi
