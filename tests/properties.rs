@@ -19,14 +19,16 @@ mod routes;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use generate::{Case, Tape};
 use proptest::collection::vec;
 use proptest::prelude::any;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use reach::inject::pod::{Pod, Text};
-use reach::inject::snapshot::Snapshot;
+use reach::inject::snapshot::{ClusterLists, Snapshot};
 use reach::inject::{Target, patch, plan};
+use reach::no_proxy::portable::{Author, List};
 use real::Spelling;
 use serde_json::{Value, json};
 
@@ -150,7 +152,17 @@ fn case(tape: &[u16]) -> Case {
 }
 
 fn snapshot<'a>(presets: impl IntoIterator<Item = &'a Value>, case: &'a Case) -> Snapshot {
+    let list =
+        |source: &str, namespace: &str| List::parse(generate::source(source, namespace), Author::Preset);
+    let lists = ClusterLists {
+        all_services: list("AllServices", ""),
+        cluster_network: list("ClusterNetwork", ""),
+        nodes: list("Nodes", ""),
+    };
+    let names = case.namespaces.iter().map(|(name, _)| *name);
     engine::snapshot(presets, case.namespaces.iter().map(|(name, labels)| (*name, labels)))
+        .with_derived(Arc::new(lists))
+        .with_services(names.map(|name| (name, Arc::new(list("Services", name)))))
 }
 
 fn labels(case: &Case) -> &Value {
@@ -192,7 +204,8 @@ fn compare(case: &Case, injection: &engine::Injection) -> Checked {
             &[("expected", expected), ("got", &injection.pod), ("warnings", &json!(injection.warnings))],
         ))
     };
-    let Some(expected) = oracle::inject(&case.presets, case.namespace, labels(case), &case.pod, target)
+    let Some(expected) =
+        oracle::inject(&case.presets, case.namespace, labels(case), &case.pod, target, generate::source)
     else {
         return match &injection.left_alone {
             Some(_) => Ok(()),
@@ -266,9 +279,7 @@ fn mentioned(annotation: &str) -> (BTreeSet<String>, BTreeSet<(String, String)>)
         match reason.strip_prefix("variable ") {
             Some(variable) => {
                 let name = variable.split(' ').next().unwrap_or_default();
-                let lower = name.to_ascii_lowercase();
-                let family = if lower.ends_with("_proxy") { lower } else { name.to_owned() };
-                variables.insert((id.to_owned(), family));
+                variables.insert((id.to_owned(), oracle::family(name)));
             }
             None => drop(presets.insert(id.to_owned())),
         }
@@ -500,7 +511,14 @@ fn generated_cases_are_accepted_presets_and_exercise_the_rules() {
                 }
             }
             let target = case.ephemeral.as_deref().map_or(oracle::Target::Pod, oracle::Target::Ephemeral);
-            let expected = oracle::inject(&case.presets, case.namespace, labels(&case), &case.pod, target);
+            let expected = oracle::inject(
+                &case.presets,
+                case.namespace,
+                labels(&case),
+                &case.pod,
+                target,
+                generate::source,
+            );
             let mut counts = counts.borrow_mut();
             let mut count = |what, is: bool| *counts.entry(what).or_insert(0) += u32::from(is);
             count("left alone", expected.is_none());

@@ -882,6 +882,23 @@ fn no_proxy_from_alone_is_a_no_proxy() {
     );
 }
 
+#[test]
+fn lists_with_other_sources_do_not_say_the_same() {
+    let preset = |name: &str, sources: Value| {
+        let env = json!([{"name": "no_proxy", "value": "a", "mergeStrategy": "Replace"}]);
+        cluster(name, json!({"env": env, "noProxyFrom": sources}))
+    };
+    let skipped = |of_one: Value, of_other: Value| {
+        let injection = inject(&[preset("a", of_one), preset("b", of_other)], &pod_env(&[]));
+        injection.pod["metadata"]["annotations"]["reach.dev/skipped"].as_str().map(str::to_owned)
+    };
+    assert_eq!(skipped(json!(["Nodes", "Services"]), json!(["Services", "Nodes"])), None);
+    assert_eq!(
+        skipped(json!(["Nodes"]), json!(["Nodes", "Services"])).as_deref(),
+        Some("ClusterPodPreset/b@1: variable no_proxy differs from that of ClusterPodPreset/a")
+    );
+}
+
 // === how a value is made: 10. derive ===
 
 #[test]

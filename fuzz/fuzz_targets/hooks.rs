@@ -21,7 +21,8 @@ fuzz_target!(|bytes: &[u8]| {
         let Ok(answered) = answer(hook, bytes, &PRESETS_OF_HOSTS) else { continue };
         let response: Value = serde_json::from_slice(&answered.body).expect("an answer is JSON");
         assert_eq!(response["status"] == "Failure", answered.failure.is_some());
-        let request: Value = serde_json::from_slice(bytes).expect("what is answered was read");
+        // Of text that nobody looks at, nobody has seen whether it is UTF-8.
+        let Ok(request) = serde_json::from_slice::<Value>(bytes) else { continue };
         for patched in response["items"].as_array().into_iter().flatten() {
             let patch = patched["patch"].as_str().expect("a patch is text");
             let patch = base64_simd::STANDARD.decode_to_vec(patch).expect("it is base64");

@@ -10,7 +10,7 @@ use super::java;
 use super::pod::{Container, EnvVar};
 use super::preset::{Preset, PresetLevel, ProxyVariable, Variable, VariableValue};
 use super::snapshot::Derived;
-use crate::api::{LetterCase, MergeStrategy, NoProxyForm};
+use crate::api::{LetterCase, MergeStrategy, NoProxyForm, NoProxySource};
 use crate::no_proxy::Union;
 use crate::no_proxy::portable::{self, Author, List};
 
@@ -184,7 +184,7 @@ fn variable(items: &[Part], derived: Derived<'_>, conflicts: &mut Vec<VariableCo
             let Some(winner) = &winner else { continue };
             let reason = match item.strategy {
                 MergeStrategy::Merge => ConflictReason::Unmergeable,
-                MergeStrategy::Replace if same_value(winner.variable(), item.variable()) => continue,
+                MergeStrategy::Replace if same_value(winner, item) => continue,
                 MergeStrategy::Replace => ConflictReason::Differs,
             };
             let winner = Arc::clone(&winner.preset);
@@ -232,8 +232,15 @@ fn strategy(item: &Part, inherited: Option<MergeStrategy>, default: MergeStrateg
 }
 
 /// Whether two items of one variable say the same.
-fn same_value(a: &Variable, b: &Variable) -> bool {
-    a.value == b.value || a.list().is_some_and(|list| b.list() == Some(list))
+fn same_value(a: &Part, b: &Part) -> bool {
+    let (one, other) = (a.variable(), b.variable());
+    let Some(list) = one.list() else {
+        return one.value == other.value;
+    };
+    let (of_one, of_other) = (&a.preset.no_proxy_from, &b.preset.no_proxy_from);
+    let has_all =
+        |one: &[NoProxySource], other: &[NoProxySource]| one.iter().all(|source| other.contains(source));
+    other.list() == Some(list) && has_all(of_one, of_other) && has_all(of_other, of_one)
 }
 
 /// The `no_proxy` of the parts that are left, in order.

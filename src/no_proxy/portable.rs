@@ -307,6 +307,8 @@ mod tests {
             ("foo,*", ".foo,foo,*"),
             // What makes a client fail for every URL goes.
             ("fd00::/64,[fd00::1]:80,bücher.example,web:http", ""),
+            // Without a scheme it is a path, and one that begins with a colon is none.
+            ("::1]2.3://.[,:://x,a]b://x:y", "a]b://x:y"),
             (" ,,a\t b\n", ".a,a,.b,b"),
         ];
         for (list, expected) in cases {

@@ -32,7 +32,7 @@ pub struct Case {
 
 const NAMESPACES: [&str; 3] = ["shop", "pay", "ops"];
 const CONTAINERS: [&str; 5] = ["app", "istio-proxy", "linkerd-init", "linkerd-proxy", "debug"];
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "no_proxy",
     "http_proxy",
     "NO_PROXY",
@@ -47,6 +47,7 @@ const NAMES: [&str; 14] = [
     "ALL_PROXY",
     "ftp_proxy",
     "A_B",
+    "NODE_USE_ENV_PROXY",
 ];
 const VALUES: [&str; 30] = [
     "a",
@@ -73,7 +74,7 @@ const VALUES: [&str; 30] = [
     "web:8080,.web:80,*:80,10.0.0.0/8:80,10.0.0.1-10.0.0.9,10.0.0.9-10.0.0.1:1",
     "localhost,.localhost.,LOCALHOST,127.0.0.1",
     "10.96.,10.96.*,10.0.0.300,10.0.0.0/33,010.0.0.1/8,1.2.3:80",
-    "http://web,web/path,me@web,a;b,a%b,..x,.,a:b:c,web:http",
+    "http://web,web/path,me@web,a;b,a%b,..x,.,a:b:c,web:http,::1]2.3://.[,a]b://x:y",
     "*corp,foo.*.bar:80,*.*.x,$(Extra),$(A):80",
     "10.96.0.0/12 mysql\nredis\tk8s",
     "b,a.,A",
@@ -82,6 +83,18 @@ const VALUES: [&str; 30] = [
 ];
 const VOLUMES: [&str; 3] = ["ca", "data", "cfg"];
 const PATHS: [&str; 5] = ["/etc/ssl", "/data", "/etc/ssl/", "/", "/data/sub"];
+
+/// What a source of `noProxyFrom` has in a namespace, in the portable form.
+pub fn source(source: &str, namespace: &str) -> &'static str {
+    match (source, namespace) {
+        ("Services", "shop") => ".db,db,.web,web",
+        ("Services", "pay") => ".ledger,ledger",
+        ("AllServices", _) => ".db.shop,db.shop,.ledger.pay,ledger.pay,.web.shop,web.shop",
+        ("ClusterNetwork", _) => "10.96.0.1,10.96.0.0/12,10.244.0.0/16",
+        ("Nodes", _) => "10.0.0.11,10.0.0.12,fd00::11",
+        _ => "",
+    }
+}
 
 impl<'t> Tape<'t> {
     pub fn new(numbers: &'t [u16]) -> Self {
@@ -205,6 +218,22 @@ impl<'t> Tape<'t> {
         }
         if env.is_empty() {
             env.push(json!({"name": "no_proxy", "value": self.pick(&VALUES)}));
+        }
+        let is_list =
+            |item: &Value| item["name"].as_str().is_some_and(|name| name.eq_ignore_ascii_case("no_proxy"));
+        if self.once_in(5) && !env.iter().any(|item| is_list(item) && !item["valueFrom"].is_null()) {
+            spec["noProxyFrom"] = json!(self.pick(&[
+                &["ClusterNetwork"][..],
+                &["Services", "ClusterNetwork"],
+                &["Nodes", "AllServices"],
+                &["Nodes"],
+                &["Services"],
+                &["ClusterNetwork", "Nodes", "Services", "AllServices"],
+            ]));
+        }
+        if self.once_in(5) {
+            spec["derive"] =
+                json!(self.pick(&[&["Java"][..], &["Node"], &["Java", "Node"], &["Node", "Java"]]));
         }
         spec["env"] = json!(env);
         if self.once_in(4) {

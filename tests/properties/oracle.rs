@@ -12,6 +12,9 @@ use crate::portable;
 const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"];
 const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
+/// What the cluster says in a namespace: source of `noProxyFrom` and namespace to a list.
+pub type Sources = fn(&str, &str) -> &'static str;
+
 /// What the contract says about a pod that is not left alone.
 #[derive(Debug)]
 pub struct Expected {
@@ -41,6 +44,7 @@ pub fn inject(
     namespace_labels: &Value,
     pod: &Value,
     target: Target<'_>,
+    sources: Sources,
 ) -> Option<Expected> {
     // Which pods
     let meta = &pod["metadata"];
@@ -79,7 +83,8 @@ pub fn inject(
         let container = &mut result["spec"][list][index];
         let presets: Vec<&Value> =
             applied.iter().copied().filter(|preset| !excludes(preset, name(container))).collect();
-        for (preset, variable) in add_variables(container, &presets, &mut unmergeable) {
+        let says = |source: &str| sources(source, namespace);
+        for (preset, variable) in add_variables(container, &presets, &says, &mut unmergeable) {
             conflicts.insert((preset, variable));
         }
         for preset in presets {
@@ -421,8 +426,33 @@ struct Item<'a> {
     position: (usize, usize),
 }
 
+/// What the cluster says, by source.
+type Says<'a> = &'a dyn Fn(&str) -> &'static str;
+
+/// The variables of a preset, and those that rules 9 and 10 give it.
+fn variables(preset: &Value) -> Vec<Value> {
+    let spec = &preset["spec"];
+    let mut variables = list(&spec["env"]).to_vec();
+    let has = |variables: &[Value], wanted: &str| variables.iter().any(|own| family(name(own)) == wanted);
+    if !list(&spec["noProxyFrom"]).is_empty() && !has(&variables, "no_proxy") {
+        variables.push(json!({"name": "no_proxy"}));
+    }
+    for runtime in list(&spec["derive"]) {
+        if runtime == "Java" {
+            variables
+                .push(json!({"name": JAVA, "mergeStrategy": "Merge", "separator": " ", "derived": true}));
+        } else if !has(&variables, NODE) {
+            variables.push(json!({"name": NODE, "value": "1"}));
+        }
+    }
+    variables
+}
+
+const JAVA: &str = "JAVA_TOOL_OPTIONS";
+const NODE: &str = "NODE_USE_ENV_PROXY";
+
 /// The variable that a name stands for.
-fn family(name: &str) -> String {
+pub fn family(name: &str) -> String {
     let lower = name.to_ascii_lowercase();
     if PROXIES.contains(&lower.as_str()) { lower } else { name.to_owned() }
 }
@@ -444,11 +474,17 @@ impl Item<'_> {
         is_from(self.variable)
     }
 
+    /// Where its list comes from beside its value.
+    fn sources(&self) -> &[Value] {
+        list(&self.preset["spec"]["noProxyFrom"])
+    }
+
     /// Lists say the same when their entries do.
     fn same_value(&self, other: &Item<'_>) -> bool {
         let content = |item: &Item<'_>| {
             if family(name(item.variable)) == "no_proxy" && !item.is_from() {
-                return json!(portable::portable(&[item.value()], &[item.value()]));
+                let sources: BTreeSet<&str> = item.sources().iter().map(text).collect();
+                return json!([portable::portable(&[item.value()], &[item.value()]), sources]);
             }
             json!([item.value(), item.variable["valueFrom"]])
         };
@@ -512,26 +548,38 @@ fn level<'a>(
 }
 
 /// Adds and merges variables; returns the conflicts of variables.
+#[allow(
+    clippy::too_many_lines,
+    reason = "one variable from its items into the container, in the order of the rules"
+)]
 fn add_variables(
     container: &mut Value,
     presets: &[&Value],
+    says: Says<'_>,
     unmergeable: &mut BTreeSet<(String, String)>,
 ) -> Vec<(String, String)> {
     let mut conflicts = Vec::new();
+    let variables: Vec<Vec<Value>> = presets.iter().map(|preset| variables(preset)).collect();
     let items: Vec<Item<'_>> = presets
         .iter()
+        .zip(&variables)
         .enumerate()
-        .flat_map(|(order, preset)| {
-            list(&preset["spec"]["env"]).iter().enumerate().map(move |(index, variable)| Item {
+        .flat_map(|(order, (preset, variables))| {
+            variables.iter().enumerate().map(move |(index, variable)| Item {
                 preset,
                 variable,
                 position: (order, index),
             })
         })
         .collect();
-    let families: BTreeSet<String> = items.iter().map(|item| family(name(item.variable))).collect();
+    let mut families: Vec<String> = items.iter().map(|item| family(name(item.variable))).collect();
+    // After the others, whose values it repeats.
+    families.sort_by_key(|name| (name == JAVA, name.clone()));
+    families.dedup();
     let own = list(&container["env"]).to_vec();
     let mut added: Vec<((usize, usize), Value)> = Vec::new();
+    // What presets say of what cannot be merged.
+    let mut hidden: Vec<Value> = Vec::new();
     for family_name in families {
         let of_level = |namespaced: bool| -> Vec<Item<'_>> {
             items
@@ -577,21 +625,38 @@ fn add_variables(
             spellings.retain(|(spelling, _)| *spelling != name(variable));
             spellings.push((name(variable), position));
         }
+        let own_values: String =
+            spellings.iter().map(|(_, position)| text(&own[*position]["value"])).collect();
+        let derived = if contributing.iter().any(|item| item.variable["derived"] == true) {
+            let proxies = ["http_proxy", "https_proxy", "no_proxy"]
+                .map(|family| effective(family, container, &added, &hidden));
+            java_options(proxies, &own_values)
+        } else {
+            String::new()
+        };
+        let unite = |own: &[&str]| united(&family_name, &contributing, says, &derived, to_the_letter, own);
         let mut content = match from {
             Some(item) => json!({"valueFrom": item.variable["valueFrom"]}),
-            None => json!({"value": united(&family_name, &contributing, to_the_letter, &[])}),
+            None => json!({"value": unite(&[])}),
         };
+        if spellings.is_empty()
+            && contributing.iter().any(|item| item.variable["derived"] == true)
+            && content["value"] == ""
+        {
+            continue;
+        }
         if !spellings.is_empty() {
             if strategy == "Replace" || from.is_some() {
                 continue;
             }
             if spellings.iter().any(|(_, position)| is_from(&own[*position])) {
+                hidden.push(json!({"name": family_name, "value": content["value"]}));
                 unmergeable.insert((name(container).to_owned(), family_name));
                 continue;
             }
             let values: Vec<&str> =
                 spellings.iter().map(|(_, position)| text(&own[*position]["value"])).collect();
-            let value = united(&family_name, &contributing, to_the_letter, &values);
+            let value = unite(&values);
             for (_, position) in &spellings {
                 if text(&own[*position]["value"]) != value {
                     container["env"][*position]["value"] = value.clone().into();
@@ -623,20 +688,119 @@ fn add_variables(
     conflicts
 }
 
-/// Rules 6 and 7: the value of some items and of a container's own spellings.
-fn united(family: &str, items: &[Item<'_>], to_the_letter: bool, own: &[&str]) -> String {
+/// The value of a proxy variable that a container ends up with, as far as it is known.
+fn effective(
+    wanted: &str,
+    container: &Value,
+    added: &[((usize, usize), Value)],
+    hidden: &[Value],
+) -> Option<String> {
+    let of_family = |variable: &&Value| family(name(variable)) == wanted;
+    let own = list(&container["env"]).iter().rev().find(of_family);
+    let added = added.iter().map(|(_, variable)| variable).find(of_family);
+    // What cannot be seen may say more than the presets, but hardly less.
+    let variable = hidden.iter().find(of_family).or(own).or(added)?;
+    (!is_from(variable)).then(|| text(&variable["value"]).to_owned())
+}
+
+/// Rule 10 for Java.
+fn java_options([http, https, no]: [Option<String>; 3], own: &str) -> String {
+    let says = |property: &str| own.contains(&format!("-D{property}="));
+    let mut options = Vec::new();
+    for (scheme, proxy) in [("http", http), ("https", https)] {
+        if let Some((host, port)) = proxy.as_deref().and_then(host_and_port)
+            && !says(&format!("{scheme}.proxyHost"))
+        {
+            options.push(format!("-D{scheme}.proxyHost={host}"));
+            options.push(format!("-D{scheme}.proxyPort={port}"));
+        }
+    }
+    if options.is_empty() || says("http.nonProxyHosts") {
+        return options.join(" ");
+    }
+    let mut patterns: Vec<String> = Vec::new();
+    for (class, entry) in portable::entries(&[], &[no.as_deref().unwrap_or_default()]) {
+        match class {
+            portable::NAME => patterns.extend(
+                entry
+                    .split(',')
+                    .map(|name| name.strip_prefix('.').map_or(name.to_owned(), |under| format!("*.{under}"))),
+            ),
+            portable::ADDRESS if entry.contains(':') => patterns.push(format!("[{entry}]")),
+            portable::ANY | portable::ADDRESS => patterns.push(entry),
+            portable::NETWORK => patterns.extend(octets(&entry)),
+            _ => {}
+        }
+    }
+    options.push(format!("-Dhttp.nonProxyHosts={}", patterns.join("|")));
+    options.join(" ")
+}
+
+/// A network as patterns that end at an octet, at most 64.
+fn octets(network: &str) -> Vec<String> {
+    let (address, length) = network.split_once('/').expect("a network");
+    let [a, b, c, d] = address.parse::<std::net::Ipv4Addr>().expect("an address").octets();
+    let numbers = |from: u8, free: u8| (u16::from(from)..u16::from(from) + (1 << free)).collect::<Vec<u16>>();
+    match length.parse::<u8>().expect("a length") {
+        length @ 2..=8 => numbers(a, 8 - length).iter().map(|a| format!("{a}.*")).collect(),
+        length @ 10..=16 => numbers(b, 16 - length).iter().map(|b| format!("{a}.{b}.*")).collect(),
+        length @ 18..=24 => numbers(c, 24 - length).iter().map(|c| format!("{a}.{b}.{c}.*")).collect(),
+        length @ 26..=32 => numbers(d, 32 - length).iter().map(|d| format!("{a}.{b}.{c}.{d}")).collect(),
+        _ => vec![],
+    }
+}
+
+/// Where a proxy is, if that is clear, without user and password.
+fn host_and_port(url: &str) -> Option<(String, String)> {
+    let url = url.trim();
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) if !scheme.is_empty() && !scheme.contains([':', '/', '@', ',', ' ']) => {
+            (scheme, rest)
+        }
+        _ => ("", url),
+    };
+    let rest = match rest.rsplit_once('@') {
+        Some((user, _)) if user.contains(['/', '?', '#']) => return None,
+        Some((_, rest)) => rest,
+        None => rest,
+    };
+    let authority = rest.split(['/', '?', '#']).next().expect("a first part");
+    let after_brackets = authority.rfind(']').map_or(0, |at| at + 1);
+    let (host, port) = match authority[after_brackets..].find(':') {
+        Some(colon) => authority.split_at(after_brackets + colon),
+        None => (authority, ""),
+    };
+    let port = match port.strip_prefix(':').unwrap_or_default() {
+        "" if scheme.eq_ignore_ascii_case("https") => "443",
+        "" => "80",
+        port => port,
+    };
+    let is_one_word = !host.is_empty() && !host.contains([' ', '\t', '\n', '\r', '"', '\'', '$']);
+    (is_one_word && port.parse::<u16>().is_ok()).then(|| (host.to_owned(), port.to_owned()))
+}
+
+/// Rules 6, 7, 9 and 10: the value of some items, of what is derived, and of a container's own spellings.
+fn united(
+    family: &str,
+    items: &[Item<'_>],
+    says: Says<'_>,
+    derived: &str,
+    to_the_letter: bool,
+    own: &[&str],
+) -> String {
     // The nearest level that says it, there the first preset.
     let form = |namespaced: bool| {
         let mut of_level = items.iter().filter(|item| is_namespaced(item.preset) == namespaced);
         of_level.find_map(|item| item.preset["spec"]["noProxyForm"].as_str())
     };
+    let of_cluster = || items.iter().flat_map(Item::sources).map(|source| says(text(source)));
     if family == "no_proxy" && form(true).or(form(false)) != Some("AsWritten") {
-        let lists: Vec<&str> = items.iter().map(Item::value).collect();
+        let lists: Vec<&str> = items.iter().map(Item::value).chain(of_cluster()).collect();
         return portable::portable(&lists, own);
     }
     if family == "no_proxy" {
         let mut entries: Vec<&str> = Vec::new();
-        for list in items.iter().map(Item::value).chain(own.iter().copied()) {
+        for list in items.iter().map(Item::value).chain(of_cluster()).chain(own.iter().copied()) {
             for entry in list.split(|c: char| c == ',' || c.is_whitespace()).filter(|entry| !entry.is_empty())
             {
                 if !entries.iter().any(|known| known.eq_ignore_ascii_case(entry)) {
@@ -669,7 +833,8 @@ fn united(family: &str, items: &[Item<'_>], to_the_letter: bool, own: &[&str]) -
             entries.push(entry);
         }
     }
-    entries.into_iter().chain(tail).collect::<Vec<_>>().join(separator)
+    let derived = (!derived.is_empty()).then(|| derived.to_owned());
+    entries.into_iter().chain(derived).chain(tail).collect::<Vec<_>>().join(separator)
 }
 
 /// Whether a value has an entry already. Between white space the words of an entry stand together.

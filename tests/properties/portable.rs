@@ -6,16 +6,21 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// Where something stands: its class, then what it is sorted by.
 type Sorted = BTreeSet<(u8, u128, String)>;
 
-const NAME: u8 = 0;
-const ADDRESS: u8 = 1;
-const NETWORK: u8 = 2;
+pub const NAME: u8 = 0;
+pub const ADDRESS: u8 = 1;
+pub const NETWORK: u8 = 2;
 const RANGE: u8 = 3;
 const PORT: u8 = 4;
 const OTHER: u8 = 5;
-const ANY: u8 = 6;
+pub const ANY: u8 = 6;
 
 /// What presets and a container's own values make.
 pub fn portable(presets: &[&str], own: &[&str]) -> String {
+    entries(presets, own).into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
+}
+
+/// The same, one by one, each with its class; a name and what is under it are one entry.
+pub fn entries(presets: &[&str], own: &[&str]) -> Vec<(u8, String)> {
     let mut sorted =
         Sorted::from([(NAME, 0, "localhost".to_owned()), (ADDRESS, 0x7f00_0001, "127.0.0.1".to_owned())]);
     for (list, is_own) in presets.iter().map(|list| (list, false)).chain(own.iter().map(|list| (list, true)))
@@ -23,7 +28,7 @@ pub fn portable(presets: &[&str], own: &[&str]) -> String {
         let entries: Vec<&str> =
             list.split(|c: char| c == ',' || c.is_whitespace()).filter(|entry| !entry.is_empty()).collect();
         if !entries.is_empty() && entries.iter().all(|entry| *entry == "*") {
-            return "*".to_owned();
+            return vec![(ANY, "*".to_owned())];
         }
         for entry in entries {
             // What breaks a client is no more than what can be said in another way.
@@ -37,7 +42,7 @@ pub fn portable(presets: &[&str], own: &[&str]) -> String {
             }
         }
     }
-    sorted.into_iter().map(|(_, _, text)| text).collect::<Vec<_>>().join(",")
+    sorted.into_iter().map(|(class, _, text)| (class, text)).collect()
 }
 
 /// Whether httpx, which makes the URL `all://*ENTRY` of most entries, raises.
@@ -45,7 +50,25 @@ fn breaks(entry: &str) -> bool {
     if entry.chars().any(char::is_control) {
         return true;
     }
-    let (has_scheme, text) = entry.split_once("://").map_or((false, entry), |(_, rest)| (true, rest));
+    let has_scheme = entry.contains("://");
+    let text = if has_scheme {
+        // A URL as httpx takes it apart. What is not behind a scheme and two slashes is a path.
+        let is_scheme = |text: &str| {
+            !text.starts_with(|c: char| !c.is_ascii_alphabetic())
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c))
+        };
+        let (scheme, rest) =
+            entry.split_once(':').filter(|(scheme, _)| is_scheme(scheme)).unwrap_or(("", entry));
+        let after_slashes = rest.strip_prefix("//");
+        let path = after_slashes.unwrap_or(rest);
+        if scheme.is_empty() && (path.starts_with("//") || (after_slashes.is_none() && path.starts_with(':')))
+        {
+            return true;
+        }
+        after_slashes.unwrap_or_default()
+    } else {
+        entry
+    };
     let before_slash = text.split('/').next().expect("a first part");
     if !has_scheme {
         if v4(before_slash).is_some() {
