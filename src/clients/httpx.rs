@@ -97,7 +97,7 @@ fn pattern(entry: &str) -> Option<Pattern<'_>> {
         let address = entry.split('/').next().unwrap_or_default();
         let text = if address.parse::<Ipv4Addr>().is_ok() || entry.eq_ignore_ascii_case("localhost") {
             entry.to_owned()
-        } else if address.split('%').next().unwrap_or_default().parse::<Ipv6Addr>().is_ok() {
+        } else if is_ipv6(address) {
             format!("[{entry}]")
         } else {
             format!("*{entry}")
@@ -122,6 +122,12 @@ fn pattern(entry: &str) -> Option<Pattern<'_>> {
         port: port.filter(|port| Some(*port) != usual),
         entry,
     })
+}
+
+/// `IPv6Address` of Python, with or without a zone.
+fn is_ipv6(text: &str) -> bool {
+    let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
+    address.parse::<Ipv6Addr>().is_ok() && zone.is_none_or(|zone| !zone.is_empty() && !zone.contains('%'))
 }
 
 /// Whether `URL_REGEX` takes it for a scheme, which may be empty.
@@ -149,7 +155,7 @@ fn encode_host(host: &str) -> Option<String> {
         return host.parse::<Ipv4Addr>().is_ok().then(|| host.to_owned());
     }
     if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return inner.split('%').next()?.parse::<Ipv6Addr>().is_ok().then(|| inner.to_owned());
+        return is_ipv6(inner).then(|| inner.to_owned());
     }
     // A name outside of ASCII is encoded as IDNA, in which a `*` is invalid.
     (host.is_ascii() || !host.starts_with('*')).then(|| host.to_lowercase())

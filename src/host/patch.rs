@@ -115,11 +115,9 @@ pub fn patch(object: &Value, field: &str, wanted: &Wanted<'_>) -> Result<Vec<Ope
             return Err(patch.errors);
         }
     }
-    match spec {
-        Value::Null if wanted.node.files.is_empty() => return Ok(Vec::new()),
+    if spec.is_null() && !wanted.node.files.is_empty() {
         // A template without one has its defaults, and gets what follows.
-        Value::Null => patch.make_parents(),
-        _ => {}
+        patch.make_parents();
     }
     patch.files();
     patch.commands();
@@ -356,7 +354,9 @@ impl<'a> Patch<'a> {
 
     fn extra_envs(&mut self) {
         let annotation = &self.object["metadata"]["annotations"][EXTRA_ENVS];
-        let of_reach: Vec<&str> = annotation.as_str().unwrap_or_default().split(',').collect();
+        let names = annotation.as_str().unwrap_or_default().split(',');
+        // Otherwise an item without a name would be one of them.
+        let of_reach: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
         let mut wanted = Vec::new();
         for setting in self.wanted.extra_envs {
             for name in setting.names() {

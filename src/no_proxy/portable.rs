@@ -309,6 +309,8 @@ mod tests {
             ("fd00::/64,[fd00::1]:80,bücher.example,web:http", ""),
             // Without a scheme it is a path, and one that begins with a colon is none.
             ("::1]2.3://.[,:://x,a]b://x:y", "a]b://x:y"),
+            // A zone has a name without a percent sign.
+            ("::1%,::1%a%b,::1%a", "::1%a"),
             (" ,,a\t b\n", ".a,a,.b,b"),
         ];
         for (list, expected) in cases {

@@ -51,6 +51,7 @@ fn breaks(entry: &str) -> bool {
         return true;
     }
     let has_scheme = entry.contains("://");
+    let before_slash = entry.split('/').next().expect("a first part");
     let text = if has_scheme {
         // A URL as httpx takes it apart. What is not behind a scheme and two slashes is a path.
         let is_scheme = |text: &str| {
@@ -65,33 +66,38 @@ fn breaks(entry: &str) -> bool {
         {
             return true;
         }
-        after_slashes.unwrap_or_default()
+        after_slashes.unwrap_or_default().to_owned()
+    } else if v4(before_slash).is_some() {
+        return false;
+    } else if is_v6(before_slash) {
+        format!("[{entry}]")
     } else {
-        entry
+        format!("*{entry}")
     };
-    let before_slash = text.split('/').next().expect("a first part");
-    if !has_scheme {
-        if v4(before_slash).is_some() {
-            return false;
-        }
-        if before_slash.split('%').next().expect("a first part").parse::<Ipv6Addr>().is_ok() {
-            return text.contains('/') || text.contains(']');
-        }
-        if !entry.is_ascii() {
-            return true;
-        }
-    }
     let authority = text.split(['/', '?', '#']).next().expect("a first part");
     let host_and_port = authority.rsplit('@').next().expect("a last part");
-    let closing = if has_scheme && host_and_port.starts_with('[') { host_and_port.find(']') } else { None };
+    let closing = if host_and_port.starts_with('[') { host_and_port.rfind(']') } else { None };
     let (host, port) = match closing {
-        Some(end) => (&host_and_port[..=end], host_and_port[end + 1..].trim_start_matches(':')),
-        None => host_and_port.split_once(':').unwrap_or((host_and_port, "")),
+        Some(end) => host_and_port.split_at(end + 1),
+        None => host_and_port.split_at(host_and_port.find(':').unwrap_or(host_and_port.len())),
     };
-    let is_four_numbers = has_scheme
-        && host.split('.').count() == 4
+    let port = port.strip_prefix(':').unwrap_or(port);
+    let is_four_numbers = host.split('.').count() == 4
         && host.split('.').all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit()));
-    port.chars().any(|c| !c.is_ascii_digit()) || (is_four_numbers && v4(host).is_none())
+    (host.starts_with('*') && !host.is_ascii())
+        || (closing.is_some() && !is_v6(&host[1..host.len() - 1]))
+        || (is_four_numbers && v4(host).is_none())
+        || port.chars().any(|c| !c.is_ascii_digit())
+}
+
+/// An IPv6 address as Python reads it: a zone has at least one character, and no percent sign.
+fn is_v6(text: &str) -> bool {
+    match text.split_once('%') {
+        None => text.parse::<Ipv6Addr>().is_ok(),
+        Some((address, zone)) => {
+            address.parse::<Ipv6Addr>().is_ok() && !zone.is_empty() && !zone.contains('%')
+        }
+    }
 }
 
 /// Puts what an entry becomes.

@@ -191,15 +191,20 @@ fn static_pods_get_variables_that_are_known_again_by_an_annotation() {
     let node = node("localhost");
     let settings = settings("localhost");
     let explicit = Wanted { extra_envs: &settings, ..wanted(&node) };
-    let own = json!([{"name": "GODEBUG", "value": "x"}]);
+    // One without a name is a mistake, and not ours to mend.
+    let own = json!([{"name": "GODEBUG", "value": "x"}, {"value": "y"}]);
     let object = control_plane(&json!({"clusterConfiguration": {"apiServer": {"extraEnvs": own}}}));
     let new = patched(&object, &explicit);
     let names = |object: &Value, component: &str| -> Vec<String> {
         let list = &object["spec"]["kubeadmConfigSpec"]["clusterConfiguration"][component]["extraEnvs"];
-        list.as_array().into_iter().flatten().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+        list.as_array()
+            .into_iter()
+            .flatten()
+            .map(|item| item["name"].as_str().unwrap_or("?").to_owned())
+            .collect()
     };
     let ours = ["http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"];
-    assert_eq!(names(&new, "apiServer"), [&["GODEBUG"], &ours[..]].concat());
+    assert_eq!(names(&new, "apiServer"), [&["GODEBUG", "?"], &ours[..]].concat());
     assert_eq!(
         (names(&new, "controllerManager"), names(&new, "scheduler")),
         (ours.map(str::to_owned).into(), ours.map(str::to_owned).into())
@@ -209,9 +214,14 @@ fn static_pods_get_variables_that_are_known_again_by_an_annotation() {
     assert_eq!(names(&patched(&control_plane(&json!({})), &explicit), "scheduler"), ours);
     // Taken away again.
     let back = patched(&new, &wanted(&node));
-    assert_eq!(names(&back, "apiServer"), ["GODEBUG"]);
+    assert_eq!(names(&back, "apiServer"), ["GODEBUG", "?"]);
     assert!(names(&back, "scheduler").is_empty());
     assert!(back["metadata"]["annotations"].get(EXTRA_ENVS).is_none());
+    // Where nothing is left of what it is about, too.
+    let node_of_nothing = Node::default();
+    let only_annotated = json!({"metadata": {"annotations": {EXTRA_ENVS: "http_proxy"}}});
+    let back = patched(&only_annotated, &wanted(&node_of_nothing));
+    assert_eq!(back, json!({"metadata": {"annotations": {}}}));
 
     let object = json!({"spec": {"kubeadmConfigSpec": {}}});
     assert_eq!(patched(&object, &explicit)["metadata"]["annotations"][EXTRA_ENVS], ours.join(","));
