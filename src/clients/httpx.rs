@@ -109,7 +109,7 @@ fn pattern(entry: &str) -> Option<Pattern<'_>> {
     let host = encode_host(host)?;
     let port = match port {
         "" => None,
-        port => Some(port.parse::<u64>().ok()?),
+        port => Some(integer(port)?),
     };
     let usual = match scheme.to_ascii_lowercase().as_str() {
         "http" => Some(80),
@@ -122,6 +122,14 @@ fn pattern(entry: &str) -> Option<Pattern<'_>> {
         port: port.filter(|port| Some(*port) != usual),
         entry,
     })
+}
+
+/// `int` of Python, in so far as a port can be one: a number that is none is one that no URL has.
+fn integer(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let value = || digits.replace('_', "").parse().ok().filter(|_| !text.starts_with('-'));
+    digits.split('_').all(is_number).then(|| value().unwrap_or(u64::MAX))
 }
 
 /// `IPv6Address` of Python, with or without a zone.
@@ -165,7 +173,7 @@ fn check_url(authority: &str) -> bool {
     let (host, port) = split_authority(authority);
     !authority.chars().any(|c| c.is_ascii_control())
         && encode_host(host).is_some_and(|host| !host.is_empty())
-        && (port.is_empty() || port.parse::<u64>().is_ok())
+        && (port.is_empty() || integer(port).is_some())
 }
 
 impl Pattern<'_> {

@@ -133,7 +133,7 @@ impl Entry {
             IpNet::new(address, length).ok()
         };
         if let Some((prefix, port)) = prefix.split_once(':')
-            && let (Some(net), Ok(port)) = (net(prefix), port.parse())
+            && let (Some(net), Some(port)) = (net(prefix), number_of_port(port))
         {
             return Self::Port { host: Box::new(Self::Network(net)), port };
         }
@@ -155,7 +155,7 @@ impl Entry {
         if host.contains(':') && !is_bracketed {
             return Self::Other(Unread::BadPort);
         }
-        let Ok(port) = port.parse() else {
+        let Some(port) = number_of_port(port) else {
             return Self::Other(Unread::BadPort);
         };
         match Self::parse(host) {
@@ -191,6 +191,10 @@ impl Entry {
         if name.len() > 253 || !name.split('.').all(is_label) {
             return Self::Other(Unread::BadName);
         }
+        // By itself it would be a range, of which others know more than names.
+        if name.starts_with(|first: char| first.is_ascii_digit()) && Self::range(name).is_some() {
+            return Self::Other(Unread::BadRange);
+        }
         Self::Name(Name { text: name.to_ascii_lowercase().into(), form, rooted })
     }
 
@@ -202,6 +206,11 @@ impl Entry {
             _ => None,
         }
     }
+}
+
+/// Digits: a number of Rust may have a sign, too.
+fn number_of_port(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|_| !text.starts_with('+'))
 }
 
 impl fmt::Display for Unread {
@@ -271,9 +280,12 @@ mod tests {
             ("10.0.0.0/33", Entry::Other(BadPrefix)),
             ("web:http", Entry::Other(BadPort)),
             ("web:99999", Entry::Other(BadPort)),
+            ("web:+80", Entry::Other(BadPort)),
             ("a:b:c", Entry::Other(BadPort)),
             ("10.0.0.9-10.0.0.1", Entry::Other(BadRange)),
             ("fd00::1-fd00::9", Entry::Other(BadRange)),
+            (".10.0.0.1-10.0.0.9", Entry::Other(BadRange)),
+            ("10.0.0.1-10.0.0.9.", Entry::Other(BadRange)),
             ("bücher.example", Entry::Other(NotAscii)),
             ("a;b", Entry::Other(Semicolon)),
             (".", Entry::Other(BadName)),

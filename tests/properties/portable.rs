@@ -87,7 +87,18 @@ fn breaks(entry: &str) -> bool {
     (host.starts_with('*') && !host.is_ascii())
         || (closing.is_some() && !is_v6(&host[1..host.len() - 1]))
         || (is_four_numbers && v4(host).is_none())
-        || port.chars().any(|c| !c.is_ascii_digit())
+        || !(port.is_empty() || is_integer(port))
+}
+
+/// What Python makes a number of.
+fn is_integer(text: &str) -> bool {
+    let unsigned = if text.starts_with(['+', '-']) { &text[1..] } else { text };
+    unsigned.split('_').all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit()))
+}
+
+/// A port, in digits.
+fn is_port(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
 /// An IPv6 address as Python reads it: a zone has at least one character, and no percent sign.
@@ -169,7 +180,7 @@ fn slash(entry: &str, host: &str, prefix: &str, mut add: impl FnMut(u8, u128, St
     let is_v6 = host.parse::<Ipv6Addr>().is_ok();
     let of_host = if is_v6 { 128 } else { 32 };
     if let Some((prefix, port)) = prefix.split_once(':')
-        && port.parse::<u16>().is_ok()
+        && is_port(port)
         && (v4(host).is_some() || is_v6)
         && length(prefix, of_host).is_some()
     {
@@ -198,9 +209,11 @@ fn colon(entry: &str, host: &str, port: &str, mut add: impl FnMut(u8, u128, Stri
         || is_range
         || is_bracketed
         || host == "*"
-        || (is_starred(host) && !host.contains([':', '@', '/']))
+        || (is_starred(host)
+            && !host.contains([':', '@', '/'])
+            && !(host.starts_with('[') && host.ends_with(']')))
         || (name(host).is_some() && !is_backwards);
-    if is_host && port.parse::<u16>().is_ok() {
+    if is_host && is_port(port) {
         add(PORT, 0, entry.to_ascii_lowercase());
     } else {
         add(OTHER, 0, entry.to_owned());
@@ -216,7 +229,9 @@ fn name(entry: &str) -> Option<(String, bool)> {
             && label.len() < 64
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
     };
-    let is_name = rest.len() < 254 && rest.split('.').all(label) && !numeric(rest);
+    // What would be two addresses without the dot around it.
+    let is_range = rest.split_once('-').is_some_and(|(from, to)| v4(from).is_some() && v4(to).is_some());
+    let is_name = rest.len() < 254 && rest.split('.').all(label) && !numeric(rest) && !is_range;
     is_name.then(|| (rest.to_ascii_lowercase(), end))
 }
 
