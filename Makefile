@@ -159,7 +159,7 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS (needs a nightly Rust)
 	done
 
 .PHONY: soak
-soak: requirements ## The engine under millions of generated inputs, sizes in tests/soak.sh (hours; needs a nightly Rust)
+soak: requirements ## The engine under millions of generated inputs, sizes in tests/soak.sh (an hour; needs a nightly Rust)
 	$(call tool,cargo-fuzz)
 	PATH="$$PATH:$(CACHE)/tools/bin" tests/soak.sh
 

@@ -10,6 +10,10 @@ use reach::clients::{Client, Environment, Target, route};
 const SECRET: &str = "s3cret";
 
 fuzz_target!(|text: &str| {
+    // Elsewhere it may well show.
+    if text.contains(SECRET) {
+        return;
+    }
     let mut lines = text.split('\n');
     let Some(target) = lines.next().and_then(|url| url.parse::<Target>().ok()) else { return };
     // Before an `@` stand a user and a password, however odd they look.
