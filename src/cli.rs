@@ -166,6 +166,10 @@ fn write_whole(file: &Path, text: &str) -> io::Result<()> {
 
 /// [`write_whole`] with these permissions, before there is something in it that not everybody may read.
 fn write_whole_as(file: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
+    // A pipe or a device is to be written to. In place of `/dev/null` there would be a file.
+    if fs::metadata(file).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+        return fs::write(file, text);
+    }
     // A link stays one.
     let file = match fs::canonicalize(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => file.to_owned(),
@@ -234,6 +238,23 @@ fn complain(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_is_written_to_and_stays() {
+        use std::io::Read as _;
+        use std::os::unix::fs::FileTypeExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        // Both ends at once, so that nobody waits for the other one.
+        let mut end = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        write_whole_as(&pipe, "text", Some(0o600)).unwrap();
+        assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+        let mut text = [0; 4];
+        end.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"text");
+    }
 
     #[test]
     fn a_file_is_written_as_a_whole_and_what_others_left_stays() {
