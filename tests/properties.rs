@@ -531,6 +531,13 @@ fn generated_cases_are_accepted_presets_and_exercise_the_rules() {
                 count("ephemeral", case.ephemeral.is_some());
                 let env = |pod: &Value| pod["spec"]["containers"][0]["env"].clone();
                 count("changed in place", env(&expected.pod)[0]["value"] != env(&case.pod)[0]["value"]);
+                let says = |text: &str| {
+                    let has = |pod: &Value| pod["spec"]["containers"].to_string().contains(text);
+                    has(&expected.pod) && !has(&case.pod)
+                };
+                count("options of a JVM", says("proxyPort="));
+                count("Node.js reads variables", says(r#"{"name":"NODE_USE_ENV_PROXY","value":"1"}"#));
+                count("addresses of nodes", says("10.0.0.11"));
             }
             Ok(())
         },
@@ -538,7 +545,7 @@ fn generated_cases_are_accepted_presets_and_exercise_the_rules() {
     );
     let counts = counts.into_inner();
     println!("{counts:?}");
-    assert!(counts.len() == 8 && counts.values().all(|count| *count > 0), "{counts:?}");
+    assert!(counts.len() == 11 && counts.values().all(|count| *count > 0), "{counts:?}");
 }
 
 // === found cases ===
