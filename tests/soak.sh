@@ -2,8 +2,8 @@
 # The engine under generated input, for as long as it takes: `make soak`.
 #
 # Every step is run, whatever became of those before it. Prints a table, writes target/soak/soak.json and the log of each step
-# beside it, and ends with a failure when a step failed. Steps of one commit may be run one at a time; when all have gone well
-# in full size, their table is written to docs/reliability.md. Sizes:
+# beside it, and ends with a failure when a step failed. Steps of one program may be run one at a time; when all have gone
+# well in full size, their table is written to docs/reliability.md. Sizes:
 #   SOAK_CASES  generated pods and presets, each compared with an independent reading of the contract [1000000]
 #   SOAK_RUNS   executions of all fuzz targets together [10000000]
 #   SOAK_PODS   generated pods through each API server, the oldest and the newest [5000]
@@ -18,7 +18,7 @@ steps=" ${SOAK_STEPS:-cases fuzz pods} "
 cargo=${CARGO:-cargo}
 out=${CARGO_TARGET_DIR:-target}/soak
 rows=$out/rows
-commit=$(git rev-parse --short=12 HEAD 2>/dev/null || true)
+program=$(tests/support/program.sh 2>/dev/null || true)
 size="$cases cases, $runs executions, $pods pods"
 
 # How many of a hundred executions each target gets: what is quick gets most.
@@ -41,8 +41,8 @@ step() {
     tail -n 30 "$out/$name.log" >&2
   fi
   jq -n --arg name "$name" --arg what "$what" --argjson count "$count" --argjson seconds $((SECONDS - begin)) \
-    --arg result "$result" --arg figures "$(figures "$out/$name.log")" --arg commit "$commit" --arg size "$size" \
-    '{$name, $what, $count, $seconds, $result, $figures, $commit, $size}' >"$rows/$name.json"
+    --arg result "$result" --arg figures "$(figures "$out/$name.log")" --arg program "$program" --arg size "$size" \
+    '{$name, $what, $count, $seconds, $result, $figures, $program, $size}' >"$rows/$name.json"
 }
 
 figures() {
@@ -86,8 +86,8 @@ if [[ $steps == *" pods "* ]]; then
   step pods-oldest "generated pods, oldest Kubernetes" "$pods" through tests/control-plane/oldest/build.sh
   step pods-newest "generated pods, newest Kubernetes" "$pods" through tests/control-plane/build.sh
 fi
-jq -s --arg commit "$commit" --arg date "$(date -u +%F)" --argjson cores "$(nproc)" \
-  '{$commit, $date, $cores, steps: map(select(.commit == $commit)) | sort_by(.name)}' "$rows"/*.json >"$out/soak.json"
+jq -s --arg program "$program" --arg date "$(date -u +%F)" --argjson cores "$(nproc)" \
+  '{$program, $date, $cores, steps: map(select(.program == $program)) | sort_by(.name)}' "$rows"/*.json >"$out/soak.json"
 jq -r '.steps[] | [.name, .count, .seconds, .result, (.figures | gsub("\n"; "; "))] | @tsv' "$out/soak.json" |
   while IFS=$'\t' read -r name count seconds result figures; do
     printf '%-18s %9s %6s s  %-7s %s\n' "$name" "$count" "$seconds" "$result" "$figures"
@@ -97,7 +97,7 @@ jq -e 'all(.steps[]; .result == "ok")' "$out/soak.json" >/dev/null
 full="1000000 cases, 10000000 executions, 5000 pods"
 if jq -e --arg full "$full" --argjson all $((${#share[@]} + 3)) \
   '(.steps | length) == $all and all(.steps[]; .size == $full)' "$out/soak.json" >/dev/null; then
-  table=$(jq -r '"Measured on \(.date) at commit `\(.commit)`, on a machine with \(.cores) processors, by `make soak`.\n",
+  table=$(jq -r '"Measured on \(.date) of the program of commit `\(.program)`, on a machine with \(.cores) processors, by `make soak`.\n",
     "| step | | count | time | |", "|---|---|--:|--:|---|",
     (.steps[] | "| \(.name) | \(.what) | \(.count) | \(.seconds) s | \(.figures | gsub("\n"; "; ")) |")' "$out/soak.json")
   document=docs/reliability.md

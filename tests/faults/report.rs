@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::published::{commit, machine, origin, today, write_between};
+use crate::support::published::{machine, origin, program, today, write_between};
 
 /// Between these lines of `docs/reliability.md` stands the table.
 const LINES: (&str, &str) = ("<!-- faults: written by `make faults` -->", "<!-- end of faults -->");
@@ -90,7 +90,7 @@ impl Row {
             "p99_ms": self.latency.map(|(_, p99)| millis(p99)),
             "recovery_ms": self.recovery.map(millis),
             "more": self.more,
-            "commit": commit(),
+            "program": program(),
         });
         let text = serde_json::to_string_pretty(&row).expect("JSON");
         fs::write(folder.join(format!("{}.json", self.number)), text).expect("a file for results");
@@ -147,7 +147,7 @@ pub fn publish() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let report = json!({"date": today(), "commit": commit(), "machine": machine(), "rows": rows});
+    let report = json!({"date": today(), "program": program(), "machine": machine(), "rows": rows});
     let json = folder(Size::Full).with_file_name("faults.json");
     fs::write(&json, serde_json::to_string_pretty(&report).expect("JSON")).expect("a file for results");
 
@@ -165,7 +165,7 @@ pub fn publish() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The rows, in their order. All have to be of the commit that is checked out.
+/// The rows, in their order. All have to be of the program that is checked out.
 fn collect() -> Result<Vec<Value>, String> {
     let folder = folder(Size::Full);
     let files =
@@ -178,11 +178,11 @@ fn collect() -> Result<Vec<Value>, String> {
             serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.path().display()))?,
         );
     }
-    let commit = commit();
-    if let Some(row) = rows.iter().find(|row| row["commit"] != *commit) {
+    let program = program();
+    if let Some(row) = rows.iter().find(|row| row["program"] != *program) {
         return Err(format!(
-            "row {} is of commit {}, not of {commit}: run `make faults`",
-            row["row"], row["commit"]
+            "row {} is of the program of commit {}, not of that of {program}: run `make faults`",
+            row["row"], row["program"]
         ));
     }
     rows.sort_by_key(|row| {

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// The commit that is checked out, in short; empty outside of git.
-pub fn commit() -> String {
-    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
+/// The last commit that changed what ships, in short; empty outside of git.
+pub fn program() -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/program.sh");
+    let output = Command::new(script).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
 
@@ -23,12 +24,12 @@ pub fn today() -> String {
     k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
 }
 
-/// When and where it was measured, by which command.
+/// When, what, and where it was measured, by which command.
 pub fn origin(command: &str) -> String {
     format!(
-        "Measured on {} at commit `{}`, on a machine with {}, by `{command}`.",
+        "Measured on {} of the program of commit `{}`, on a machine with {}, by `{command}`.",
         today(),
-        commit(),
+        program(),
         machine()
     )
 }
