@@ -151,8 +151,9 @@ pub fn without_etcd_cost_no_preset(stage: &Stage) {
     );
     row.recovery = told.last().copied();
     row.more = format!(
-        "failed: refused by API servers, which had no etcd, none of it for the webhook's sake; a preset that was made after is known to \
-         each replica after {}; no replica was restarted",
+        "failed: refused by API servers, which had no etcd, none of it for the webhook's sake ({} had run out of time when the webhook \
+         was to be called); a preset that was made after is known to each replica after {}; no replica was restarted",
+        observed.opened,
         seconds(&told)
     );
     row.record();
@@ -160,7 +161,10 @@ pub fn without_etcd_cost_no_preset(stage: &Stage) {
     let Observed { counts, opened } = &observed;
     let ours = counts.failures.iter().find(|failure| failure.contains("webhook"));
     assert_eq!(ours, None);
-    assert_eq!((counts.bare, *opened), (0, 0), "{counts}");
+    assert_eq!(counts.bare, 0, "{counts}");
+    // An API server that waits for etcd before it calls a webhook may have no time left to call it: a call that it gives up,
+    // of a creation that it refuses.
+    assert!(*opened <= counts.failed as u64, "{opened} calls given up: {counts}");
     assert_eq!((before, late), (Some("yes"), Some("yes")), "{pod}");
     assert_eq!(after, containers, "no replica was restarted");
 }

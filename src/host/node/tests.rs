@@ -77,6 +77,25 @@ fn script_of(node: &Node) -> &str {
 }
 
 #[test]
+fn certificates_are_read_one_by_one_and_nothing_else_with_them() {
+    let made = || rcgen::generate_simple_self_signed(["ca.corp.example".to_owned()]).unwrap();
+    let (first, second) = (made(), made());
+    let names = |text: &str| -> Option<Vec<String>> {
+        Some(Certificate::read("corp.ca", text)?.into_iter().map(|certificate| certificate.name).collect())
+    };
+    assert_eq!(names(&first.cert.pem()), Some(vec!["corp-ca".to_owned()]));
+    let both = format!("# The company's\n{}{}", first.cert.pem(), second.cert.pem());
+    assert_eq!(names(&both), Some(vec!["corp-ca-1".to_owned(), "corp-ca-2".to_owned()]));
+    let read = Certificate::read("corp.ca", &both.replace('\n', "\r\n")).unwrap();
+    assert_eq!([&*read[0].pem, &*read[1].pem], [first.cert.pem(), second.cert.pem()]);
+    let key = first.signing_key.serialize_pem();
+    let misnamed = first.cert.pem().replace("CERTIFICATE", "X509 CRL");
+    for other in ["", "text", PEM, &key, &misnamed, &(first.cert.pem() + &key), &(first.cert.pem() + PEM)] {
+        assert_eq!(names(other), None, "{other}");
+    }
+}
+
+#[test]
 fn a_node_gets_its_files_in_one_order_whatever_order_is_given() {
     let node = Node::new(&settings(), &Options::default()).unwrap();
     let expected = [

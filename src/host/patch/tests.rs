@@ -1,5 +1,5 @@
 use super::*;
-use crate::host::node::Options;
+use crate::host::node::{Options, System};
 use crate::inject::preset::ProxyVariable;
 
 const SPEC: &str = "spec.kubeadmConfigSpec";
@@ -119,6 +119,27 @@ fn a_file_of_somebody_else_at_a_path_of_reach_is_told() {
 }
 
 #[test]
+fn each_file_that_is_taken_names_the_option_that_asks_for_it() {
+    let options =
+        Options { system: vec![System::Profile, System::Apt, System::Sudoers], ..Options::default() };
+    let node = Node::new(&settings("localhost"), &options).unwrap();
+    for (path, option) in [
+        (OURS[1], "its service of --unit"),
+        ("/etc/profile.d/reach-proxy.sh", "--os profile"),
+        ("/etc/apt/apt.conf.d/95reach-proxy", "--os apt"),
+        ("/etc/sudoers.d/reach-proxy", "--os sudoers"),
+    ] {
+        assert!(node.files.iter().any(|file| file.path == path), "{path}");
+        let object = control_plane(&json!({"files": [{"path": path, "content": "mine"}]}));
+        let error = errors(&object, &wanted(&node)).join("; ");
+        assert!(
+            error.starts_with("spec.kubeadmConfigSpec.files[0]: ") && error.contains(option),
+            "{path}: {error}"
+        );
+    }
+}
+
+#[test]
 fn a_field_of_another_type_is_told_with_what_was_expected() {
     let node = node("localhost");
     for (spec, expected) in [
@@ -146,6 +167,21 @@ fn what_is_too_long_for_ignition_is_an_error_that_offers_a_secret() {
     let first = &new["spec"]["kubeadmConfigSpec"]["files"][0];
     assert_eq!(first["contentFrom"], json!({"secret": {"name": "web-proxy-env", "key": "proxy.env"}}));
     assert_eq!(first.get("content"), None);
+    // What has no values stays where it is.
+    let second = &new["spec"]["kubeadmConfigSpec"]["files"][1];
+    assert!(second["content"].is_string() && second.get("contentFrom").is_none(), "{second}");
+}
+
+#[test]
+fn plain_text_may_have_as_many_characters_as_the_field_takes() {
+    let file = |characters: usize| File {
+        path: OURS[0].to_owned(),
+        mode: 0o600,
+        content: "é".repeat(characters),
+        has_values: true,
+    };
+    assert!(render::plain(&file(render::LONGEST_CONTENT)).is_ok());
+    assert!(render::plain(&file(render::LONGEST_CONTENT + 1)).is_err());
 }
 
 #[test]
@@ -159,6 +195,10 @@ fn a_variable_of_clusterctl_stands_in_plain_text() {
     assert!(text.contains("no_proxy='localhost,${CONTROL_PLANE_ENDPOINT_IP:=10.0.0.1}'\n"), "{text}");
     // What has none of them is as always.
     assert_eq!(files[1]["encoding"], "base64");
+
+    // Each has its own place.
+    let two = ["${FIRST}".to_owned(), "${SECOND}".to_owned()];
+    assert_eq!(fill(&format!("{} {}", placeholder(1), placeholder(0)), &two), "${SECOND} ${FIRST}");
 
     let braces = [
         Setting { proxy: ProxyVariable::Http, value: "http://a${B}@p:1".to_owned(), secret: false },
@@ -187,6 +227,20 @@ fn the_secret_has_the_file_and_is_known_again() {
 }
 
 #[test]
+fn names_that_cluster_api_gives_its_own_secrets_are_known() {
+    for (name, cluster) in [
+        ("web-ca", Some("web")),
+        ("web-1-kubeconfig", Some("web-1")),
+        ("web-apiserver-etcd-client", Some("web")),
+        ("web-proxy-env", None),
+        ("ca", None),
+        ("webca", None),
+    ] {
+        assert_eq!(secret_of_cluster_api(name), cluster, "{name}");
+    }
+}
+
+#[test]
 fn static_pods_get_variables_that_are_known_again_by_an_annotation() {
     let node = node("localhost");
     let settings = settings("localhost");
@@ -212,6 +266,12 @@ fn static_pods_get_variables_that_are_known_again_by_an_annotation() {
     assert_eq!(new["metadata"]["annotations"][EXTRA_ENVS], ours.join(","));
     // Without a configuration too.
     assert_eq!(names(&patched(&control_plane(&json!({})), &explicit), "scheduler"), ours);
+    // With other values they are the same variables.
+    let other = self::settings("localhost,web");
+    let changed = patched(&new, &Wanted { extra_envs: &other, ..wanted(&node) });
+    assert_eq!(names(&changed, "scheduler"), ours);
+    let scheduler = &changed["spec"]["kubeadmConfigSpec"]["clusterConfiguration"]["scheduler"];
+    assert_eq!(scheduler["extraEnvs"][3]["value"], "localhost,web");
     // Taken away again.
     let back = patched(&new, &wanted(&node));
     assert_eq!(names(&back, "apiServer"), ["GODEBUG", "?"]);
