@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         pods::are_injected_in_every_kind_of_container,
         pods::get_ephemeral_containers_injected_and_nothing_else_changed,
         pods::get_env_from_volumes_and_mounts_once,
+        pods::have_volumes_completed_as_the_contract_says,
         pods::are_admitted_without_the_preset_that_conflicts,
         pods::that_opted_out_are_left_alone,
         pods::in_a_namespace_made_a_moment_ago_are_injected,

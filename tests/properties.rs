@@ -16,6 +16,8 @@ mod portable;
 mod real;
 #[path = "properties/routes.rs"]
 mod routes;
+#[path = "properties/skipped.rs"]
+mod skipped;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -16,6 +16,7 @@ use engine::Injection;
 use reach::api::PresetKind;
 use reach::api::validate::validate;
 use reach::inject::LeftAlone;
+use reach::inject::preset::Preset;
 use serde_json::{Value, json};
 
 // === how the examples are written ===
@@ -286,6 +287,53 @@ fn a_preset_that_excludes_every_container_does_not_concern_the_pod() {
     assert_eq!(inject(&[preset], &pod_env(&[])).left_alone, Some(LeftAlone::NoPreset));
 }
 
+#[test]
+fn among_many_presets_the_same_are_selected_as_among_few() {
+    let labels = json!({"team": "t3", "zone": "a"});
+    let of = |name: String, spec: Value| {
+        cluster(&name, merge(json!({"env": [{"name": "X", "value": "x"}]}), spec))
+    };
+    let any_of = |key: &str, values: Value| json!({"matchExpressions": [{"key": key, "operator": "In", "values": values}]});
+    let mut presets = Vec::new();
+    for n in 0..10 {
+        let (next, app) =
+            (format!("t{}", (n + 1) % 10), if n == 3 { "shop".to_owned() } else { format!("a{n}") });
+        let team = any_of("team", json!([format!("t{n}"), next, format!("t{n}")]));
+        presets.extend([
+            of(format!("namespace-{n}"), json!({"namespaceSelector": team})),
+            of(format!("pod-{n}"), json!({"selector": {"matchLabels": {"app": app}}})),
+            of(
+                format!("both-{n}"),
+                json!({"namespaceSelector": team, "selector": {"matchLabels": {"app": "shop"}}}),
+            ),
+            of(
+                format!("neither-{n}"),
+                json!({"namespaceSelector": team, "selector": {"matchLabels": {"app": "a"}}}),
+            ),
+        ]);
+    }
+    presets.push(of("zone".to_owned(), json!({"namespaceSelector": any_of("zone", json!(["b", "a", "a"]))})));
+    presets.push(of("absent".to_owned(), json!({"selector": any_of("tier", json!(["x"]))})));
+    presets.push(of("everything".to_owned(), json!({})));
+    let mut used: Vec<String> = presets_of(&inject_in(&labels, &presets, &pod_env(&[]), None))
+        .expect("presets")
+        .split(',')
+        .map(str::to_owned)
+        .collect();
+    let mut wanted = ["namespace-2", "namespace-3", "pod-3", "both-2", "both-3", "zone", "everything"]
+        .map(|name| format!("ClusterPodPreset/{name}@1"));
+    wanted.sort();
+    assert_eq!(used, wanted);
+    // Each by itself is selected or not as among all of them.
+    used.clear();
+    for preset in &presets {
+        let alone = inject_in(&labels, std::slice::from_ref(preset), &pod_env(&[]), None);
+        used.extend(presets_of(&alone).map(str::to_owned));
+    }
+    used.sort();
+    assert_eq!(used, wanted);
+}
+
 // === how a value is made: 1. strategy of an item ===
 
 #[test]
@@ -364,7 +412,8 @@ fn of_several_replace_items_the_first_stands_and_another_that_differs_is_a_confl
     let first = cluster_env("a", json!([{"name": "http_proxy", "value": "http://a"}]));
     let second =
         cluster_env("b", json!([{"name": "HTTP_PROXY", "value": "http://b"}, {"name": "X", "value": "x"}]));
-    let injection = inject(&[first, second], &pod_env(&[]));
+    let presets = [first, second];
+    let injection = inject(&presets, &pod_env(&[]));
     assert_eq!(
         env_of(&injection.pod, "containers", 0),
         ["http_proxy=http://a", "HTTP_PROXY=http://a", "X=x"],
@@ -381,6 +430,13 @@ fn of_several_replace_items_the_first_stands_and_another_that_differs_is_a_confl
             "reach: variable HTTP_PROXY of ClusterPodPreset/b differs from that of ClusterPodPreset/a; ClusterPodPreset/a is followed"
         ]
     );
+    // Told once, however many containers it concerns and whatever else they get.
+    let third = cluster("c", json!({"excludeContainers": ["other"], "env": [{"name": "Y", "value": "y"}]}));
+    let presets = [&presets[..], &[third]].concat();
+    let pod = pod_of(json!({"containers": [container("app", json!({})), container("other", json!({}))]}));
+    let both = inject(&presets, &pod);
+    assert_eq!(skipped_of(&both), skipped_of(&injection));
+    assert_eq!(both.warnings, injection.warnings);
 }
 
 #[test]
@@ -1032,37 +1088,26 @@ fn volumes_and_mounts_are_added_after_those_of_the_pod() {
     assert_eq!(none["spec"]["volumes"], json!([{"name": "ca", "configMap": {"name": "ca"}}]));
 }
 
+/// Sources of volumes as somebody writes them, and as an API server completes them; `tests/e2e/pods.rs` asks a real one.
+const VOLUMES: &str = include_str!("fixtures/volumes.json");
+
 #[test]
 fn a_volume_that_the_api_server_has_completed_is_the_presets_own() {
-    let pairs = [
-        (json!({"configMap": {"name": "ca"}}), json!({"configMap": {"name": "ca", "defaultMode": 420}})),
-        (
-            json!({"secret": {"secretName": "ca"}}),
-            json!({"secret": {"secretName": "ca", "defaultMode": 420}}),
-        ),
-        (json!({"hostPath": {"path": "/etc/ssl"}}), json!({"hostPath": {"path": "/etc/ssl", "type": ""}})),
-        (json!({}), json!({"emptyDir": {}})),
-        (json!({"emptyDir": {"sizeLimit": "1024Mi"}}), json!({"emptyDir": {"sizeLimit": "1Gi"}})),
-        (
-            json!({"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}),
-            json!({"projected": {
-                "defaultMode": 420,
-                "sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}}],
-            }}),
-        ),
-        (
-            json!({"downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}),
-            json!({"downwardAPI": {
-                "defaultMode": 420,
-                "items": [{"path": "l", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.labels"}}],
-            }}),
-        ),
-    ];
-    for (written, completed) in pairs {
-        let own = pod_storage(json!([merge(json!({"name": "ca"}), completed)]), json!([]));
+    let pairs: Vec<Value> = serde_json::from_str(VOLUMES).expect("JSON");
+    for pair in &pairs {
+        let (written, completed) = (&pair["written"], &pair["completed"]);
+        let own = pod_storage(json!([merge(json!({"name": "ca"}), completed.clone())]), json!([]));
         let injection = inject(&[ca(cluster, "p", written.clone())], &own);
         assert_eq!(injection.pod["spec"]["volumes"], own["spec"]["volumes"], "{written}");
         assert_eq!(skipped_of(&injection), None, "{written}");
+    }
+    let limit = |limit: &str| json!([{"name": "ca", "emptyDir": {"sizeLimit": limit}}]);
+    for (one, other) in
+        [("1", "2"), ("1G", "1Gi"), ("-1Gi", "1Gi"), ("1.2Gi", "1.3Gi"), ("x", "y"), ("1", "1k")]
+    {
+        let own = pod_storage(limit(other), json!([]));
+        let injection = inject(&[ca(cluster, "p", limit(one)[0].clone())], &own);
+        assert!(skipped_of(&injection).is_some(), "{one} is not {other}");
     }
 }
 
@@ -1465,4 +1510,43 @@ fn unlike_in_old_kubernetes_the_annotations_have_fixed_keys() {
 fn unlike_in_old_kubernetes_upper_and_lower_case_of_a_proxy_variable_are_one() {
     let preset = cluster_env("p", json!([{"name": "http_proxy", "value": "http://p"}]));
     assert_eq!(env(&[preset], &pod_env(&["HTTP_PROXY=http://own"])), ["HTTP_PROXY=http://own"]);
+}
+
+// === which presets are the same ===
+
+#[test]
+fn a_preset_that_was_deleted_and_made_again_is_another_one_unless_it_says_the_same() {
+    let spec = json!({"env": [{"name": "X", "value": "x"}]});
+    let same = |one: &Value, other: &Value| engine::preset(one) == engine::preset(other);
+    let first = cluster("p", spec.clone());
+    assert!(same(&first, &first.clone()));
+    for more in [
+        json!({"priority": 1}),
+        json!({"namespaceSelector": {"matchLabels": {"team": "a"}}}),
+        json!({"selector": {"matchLabels": {"app": "shop"}}}),
+        json!({"env": [{"name": "X", "value": "y"}]}),
+        json!({"excludeContainers": ["x"]}),
+        json!({"noProxyForm": "Portable"}),
+    ] {
+        assert!(!same(&first, &cluster("p", merge(spec.clone(), more.clone()))), "{more}");
+    }
+    assert!(!same(&first, &cluster("q", spec.clone())));
+    let mut changed = first.clone();
+    changed["metadata"]["generation"] = 2.into();
+    assert!(!same(&first, &changed));
+    let mut elsewhere = namespaced("p", spec);
+    let here = elsewhere.clone();
+    elsewhere["metadata"]["namespace"] = "other".into();
+    assert!(same(&here, &here.clone()) && !same(&here, &elsewhere));
+}
+
+#[test]
+fn a_selector_that_names_no_value_is_an_error() {
+    for operator in ["In", "NotIn"] {
+        let expression = json!({"key": "app", "operator": operator, "values": []});
+        let object = cluster("p", json!({"selector": {"matchExpressions": [expression]}}));
+        let object = serde_json::from_value(object).expect("a ClusterPodPreset");
+        let error = Preset::cluster(&object).expect_err(operator).to_string();
+        assert!(error.contains("selector") && error.contains(operator), "{error}");
+    }
 }

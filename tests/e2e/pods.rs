@@ -255,6 +255,29 @@ pub fn get_env_from_volumes_and_mounts_once(cluster: &Cluster) {
     assert_eq!(stored["spec"]["containers"][0]["envFrom"].as_array().map(Vec::len), Some(3));
 }
 
+pub fn have_volumes_completed_as_the_contract_says(cluster: &Cluster) {
+    let namespace = "completed";
+    cluster.namespace(namespace, &json!({}));
+    let pairs: Vec<Value> =
+        serde_json::from_str(include_str!("../fixtures/volumes.json")).expect("pairs of volumes");
+    let volumes = |which: &str| -> Vec<Value> {
+        let named = |(number, pair): (usize, &Value)| {
+            let mut volume = pair[which].clone();
+            volume["name"] = format!("volume-{number}").into();
+            volume
+        };
+        pairs.iter().enumerate().map(named).collect()
+    };
+    let mut pod = pod(&json!({}), &json!([]));
+    pod["spec"]["volumes"] = volumes("written").into();
+    let stored = cluster.dry_run(namespace, &pod);
+    let stored = stored["spec"]["volumes"].as_array().expect("volumes");
+    for (completed, stored) in volumes("completed").iter().zip(stored) {
+        assert_eq!(stored, completed);
+    }
+    assert!(stored.len() >= pairs.len(), "{stored:?}");
+}
+
 pub fn are_admitted_without_the_preset_that_conflicts(cluster: &Cluster) {
     let namespace = "conflicts";
     with_proxy(cluster, namespace);
