@@ -1102,6 +1102,12 @@ fn a_volume_that_the_api_server_has_completed_is_the_presets_own() {
         assert_eq!(skipped_of(&injection), None, "{written}");
     }
     let limit = |limit: &str| json!([{"name": "ca", "emptyDir": {"sizeLimit": limit}}]);
+    // It keeps these as they are written.
+    for (one, other) in [("+5n", "5n"), ("1e3", "1k"), ("2E6", "2M"), ("+1k", "1000")] {
+        let own = pod_storage(limit(other), json!([]));
+        let injection = inject(&[ca(cluster, "p", limit(one)[0].clone())], &own);
+        assert_eq!(skipped_of(&injection), None, "{one} is {other}");
+    }
     for (one, other) in
         [("1", "2"), ("1G", "1Gi"), ("-1Gi", "1Gi"), ("1.2Gi", "1.3Gi"), ("x", "y"), ("1", "1k")]
     {
