@@ -309,17 +309,36 @@ fn explain_says_where_each_value_comes_from() {
     );
 }
 
+/// What `explain` says of an example with a preset of this specification.
+fn explained(spec: &str) -> String {
+    let preset = format!(
+        "{{apiVersion: reach.dev/v1alpha1, kind: ClusterPodPreset, metadata: {{name: p}}, spec: {{{spec}}}}}"
+    );
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    fs::write(file.path(), preset).unwrap();
+    let presets = file.path().to_str().unwrap();
+    run(&["explain", "-f", "examples/deployment.yaml", "--presets", presets]).succeeded()
+}
+
+#[test]
+fn explain_names_what_is_added_beside_variables() {
+    let text = explained(
+        "envFrom: [{configMapRef: {name: proxy}}, {prefix: P_, secretRef: {name: other}}], \
+         volumes: [{name: ca, configMap: {name: ca}}], volumeMounts: [{name: ca, mountPath: /etc/ssl/corporate}]",
+    );
+    for line in [
+        "\n  volumes added: ca\n",
+        "\n    envFrom added: ConfigMap proxy\n",
+        "\n    envFrom added: Secret other, prefix P_\n",
+        "\n    mount added: /etc/ssl/corporate from volume ca\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
 #[test]
 fn explain_says_what_a_jvm_cannot_be_told() {
-    let explained = |more: &str| {
-        let preset = format!(
-            "{{apiVersion: reach.dev/v1alpha1, kind: ClusterPodPreset, metadata: {{name: p}}, spec: {{derive: [Java], env: [{more}]}}}}"
-        );
-        let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
-        fs::write(file.path(), preset).unwrap();
-        let presets = file.path().to_str().unwrap();
-        run(&["explain", "-f", "examples/deployment.yaml", "--presets", presets]).succeeded()
-    };
+    let explained = |more: &str| explained(&format!("derive: [Java], env: [{more}]"));
     let list = "{name: no_proxy, value: '.svc,10.0.0.0/9,web:80'}";
     let with_proxy = explained(&format!("{{name: http_proxy, value: 'http://p:3128'}}, {list}"));
     assert!(with_proxy.contains("      what a JVM cannot be told: 10.0.0.0/9, web:80\n"), "{with_proxy}");
