@@ -17,6 +17,7 @@ use reach::api::PresetKind;
 use reach::api::validate::validate;
 use reach::inject::LeftAlone;
 use reach::inject::preset::Preset;
+use reach::inject::snapshot::{NamespaceLabels, Snapshot};
 use serde_json::{Value, json};
 
 // === how the examples are written ===
@@ -285,6 +286,20 @@ fn a_preset_that_excludes_every_container_does_not_concern_the_pod() {
         }),
     );
     assert_eq!(inject(&[preset], &pod_env(&[])).left_alone, Some(LeftAlone::NoPreset));
+}
+
+#[test]
+fn a_namespace_that_nobody_knows_exists_only_where_nobody_says_which_do() {
+    let presets = [any("p"), namespaced("q", json!({})), namespaced("r", json!({}))];
+    for open in [false, true] {
+        let labels = [("shop".into(), NamespaceLabels::new([("team", "a")]))];
+        let snapshot = Snapshot::from_parts(presets.iter().map(engine::preset), labels, open);
+        assert!(snapshot.namespace("shop").is_some());
+        assert_eq!(snapshot.namespace("other").is_some(), open);
+        assert_eq!(snapshot.counts(), (1, 2));
+        let names: Vec<&str> = snapshot.cluster_presets().iter().map(|preset| preset.reference()).collect();
+        assert_eq!(names, ["ClusterPodPreset/p"]);
+    }
 }
 
 #[test]
