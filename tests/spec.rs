@@ -10,7 +10,7 @@
 #[path = "support/engine.rs"]
 mod engine;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use engine::Injection;
 use reach::api::PresetKind;
@@ -18,6 +18,7 @@ use reach::api::validate::validate;
 use reach::inject::LeftAlone;
 use reach::inject::preset::Preset;
 use reach::inject::snapshot::{NamespaceLabels, Snapshot};
+use reach::no_proxy::portable::{Author, List};
 use serde_json::{Value, json};
 
 // === how the examples are written ===
@@ -951,6 +952,24 @@ fn no_proxy_from_alone_is_a_no_proxy() {
         env(&[preset], &pod_env(&[])),
         ["no_proxy=localhost,127.0.0.1", "NO_PROXY=localhost,127.0.0.1"]
     );
+}
+
+#[test]
+fn each_namespace_gets_its_own_services_whoever_asked_before() {
+    let preset = cluster("p", json!({"noProxyForm": "Portable", "noProxyFrom": ["Services"]}));
+    let namespaces = ["shop", "other"];
+    let labels = json!({});
+    let services =
+        namespaces.map(|name| (name, Arc::new(List::parse(&format!("db.{name}"), Author::Preset))));
+    let snapshot =
+        engine::snapshot([&preset], namespaces.map(|name| (name, &labels))).with_services(services);
+    let pod = pod_env(&[]);
+    for name in ["shop", "other", "shop", "other"] {
+        let injection = engine::inject(&snapshot, name, &pod, None);
+        let list = env_of(&injection.pod, "containers", 0).remove(0);
+        let known = namespaces.map(|other| list.contains(&format!("db.{other}")));
+        assert_eq!(known, namespaces.map(|other| other == name), "{name}: {list}");
+    }
 }
 
 #[test]
