@@ -168,4 +168,4 @@ mutants: ## Change the engine in every small way and see which change no test no
 	$(call tool,cargo-mutants)
 	@# What the quick tests do not notice (2; 3 where they did not end) is left to those that take longer.
 	PATH="$$PATH:$(CACHE)/tools/bin" $(CARGO) mutants --output target $(MUTANTS) -- --lib --test spec || case $$? in 2 | 3) ;; *) exit 1 ;; esac
-	PATH="$$PATH:$(CACHE)/tools/bin" REACH_CASES=1000 $(CARGO) mutants --output target --iterate $(MUTANTS) -- --test properties --test no_proxy
+	PATH="$$PATH:$(CACHE)/tools/bin" REACH_CASES=1000 $(CARGO) mutants --output target --iterate $(MUTANTS) -- --test properties --test no_proxy --test cli --test readme

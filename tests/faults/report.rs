@@ -13,6 +13,9 @@ use crate::support::published::{machine, origin, program, today, write_between};
 /// Between these lines of `docs/reliability.md` stands the table.
 const LINES: (&str, &str) = ("<!-- faults: written by `make faults` -->", "<!-- end of faults -->");
 
+/// Rows of a full run: a table that lacks one would pass for a whole one.
+const ROWS: usize = 44;
+
 /// How much a row does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
@@ -184,6 +187,9 @@ fn collect() -> Result<Vec<Value>, String> {
             "row {} is of the program of commit {}, not of that of {program}: run `make faults`",
             row["row"], row["program"]
         ));
+    }
+    if rows.len() != ROWS {
+        return Err(format!("{} rows of {ROWS}: run `make faults`", rows.len()));
     }
     rows.sort_by_key(|row| {
         let number = row["row"].as_str().unwrap_or_default().to_owned();
