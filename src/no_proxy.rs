@@ -52,12 +52,6 @@ impl<'a> Union<'a> {
         self.entries.push(entry);
     }
 
-    /// The entries, in order.
-    #[must_use]
-    pub fn as_slice(&self) -> &[&'a str] {
-        &self.entries
-    }
-
     /// The list as it is emitted: commas, no white space.
     #[must_use]
     pub fn join(&self) -> String {
