@@ -37,7 +37,7 @@ pub fn of_all_replicas_stops_nobody(stage: &Stage) {
     );
     row.recovery = Some(trouble_lasted(&observed.counts, back, None));
     row.more.push_str("recovery: from `kubectl scale`, the start of pods among it");
-    row.record();
+    let _recorded = row.record();
     let counts = &observed.counts;
     assert_eq!(counts.failed, 0, "{counts}: {:?}", counts.failures);
     assert!(counts.bare >= without, "{counts}");
@@ -86,7 +86,7 @@ pub fn of_all_replicas_with_policy_fail_stops_no_one_it_should_not(stage: &Stage
         recovery: Some(start.elapsed()),
         more: "refused, as the policy says; none in kube-system, and none of reach's own: recovery is from `kubectl scale`".to_owned(),
     };
-    row.record();
+    let _recorded = row.record();
     product.is(&fail());
 }
 
@@ -143,7 +143,7 @@ pub fn of_the_whole_cluster_is_healed_by_itself(stage: &Stage) {
             timings.ready.as_secs_f32()
         ),
     };
-    row.record();
+    let _recorded = row.record();
     assert_eq!(injected, 2, "{pods}");
     product.ask(&["delete", "namespace", "cold", "--wait=false"]);
 }

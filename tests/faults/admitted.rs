@@ -93,7 +93,7 @@ pub fn pods_that_another_webhook_changes_are_injected_exactly_once(stage: &Stage
         }
     }
     cluster.kubectl(&["delete", "mutatingwebhookconfiguration", "sidecars"]);
-    Row {
+    let _recorded = Row {
         number: "2",
         fault: "another webhook adds a sidecar after reach, before or behind the container",
         done: format!("{count} pods, each reviewed twice (reinvocationPolicy: IfNeeded)"),
@@ -252,7 +252,7 @@ pub fn pods_that_are_not_ours_are_untouched_and_large_ones_take_no_time(stage: &
         json!([{"name": "debug", "image": "x", "targetContainerName": "web"}]);
     let debugged = api.replace(&format!("{path}/ephemeralcontainers"), &whole);
 
-    Row {
+    let _recorded = Row {
         number: "26",
         fault: "pods that are not to be touched, and pods as large as they get",
         done:
@@ -314,7 +314,7 @@ pub fn dry_runs_show_what_is_stored_and_store_nothing(stage: &Stage) {
     let after = api.get(&pods(namespace, false)).expect("pods");
     let there = |list: &Value| list["items"].as_array().map_or(0, Vec::len);
     let is_written = there(&after) - there(&before) - stored;
-    Row {
+    let _recorded = Row {
         number: "28",
         fault: "dry runs",
         done: format!("{count} pods as dry runs, {stored} of them created after that"),

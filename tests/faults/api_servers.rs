@@ -104,7 +104,7 @@ pub fn that_have_forgotten_what_replicas_missed_bring_it_back_to_no_one(stage: &
         "right again, nothing lost and nothing resurrected, after {}; {expired} of {REPLICAS} replicas were told that their version is too old",
         seconds(&told)
     );
-    row.record();
+    let _recorded = row.record();
     end(product);
     observed.assert_unnoticed();
     assert_eq!((gone, late, later), (None, Some("yes"), Some("yes")), "{pod}");
@@ -156,7 +156,7 @@ pub fn without_etcd_cost_no_preset(stage: &Stage) {
         observed.opened,
         seconds(&told)
     );
-    row.record();
+    let _recorded = row.record();
     end(product);
     let Observed { counts, opened } = &observed;
     let ours = counts.failures.iter().find(|failure| failure.contains("webhook"));
@@ -229,7 +229,7 @@ pub fn that_start_again_inject_from_the_first_pod(stage: &Stage) {
         first.len(),
         seconds(&told)
     );
-    row.record();
+    let _recorded = row.record();
     end(product);
     assert_eq!((total.failed, total.bare, opened), (0, 0, 0), "{total}: {:?}", total.failures);
     assert_eq!(injected, first.len(), "{first:?}");

@@ -128,7 +128,7 @@ pub fn the_bundle_is_healed_and_nothing_else_is_touched(stage: &Stage) {
         times.join(", "),
         peace.as_secs_f32()
     );
-    row.record();
+    let _recorded = row.record();
     assert_eq!(counts.failed, 0, "{counts}: {:?}", counts.failures);
     assert!(answered <= 24, "{answered} writes in 20 s");
 }

@@ -154,7 +154,7 @@ pub fn values_are_in_no_log_metric_event_warning_or_status(stage: &Stage) {
     let bytes: usize = outputs.iter().map(|(_, text)| text.len()).sum();
     let traced = replicas.iter().all(|replica| replica.stderr().contains("\"level\":\"TRACE\""));
     cluster.kubectl(&["delete", "mutatingwebhookconfiguration", "canary"]);
-    Row {
+    let _recorded = Row {
         number: "31",
         fault: "secrets in presets, pods, Secrets, the key of the CA and reach's own token, everything logged at trace level",
         done: format!("{count} pods, what is wrong in every way, then all outputs searched"),

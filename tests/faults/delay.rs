@@ -35,7 +35,7 @@ pub fn a_network_that_is_slow_loses_no_call(stage: &Stage) {
     let connections: usize = relays.iter().map(|relay| relay.accepted.load(Ordering::Relaxed)).sum();
     let mut row = row_of(&counts, "13b", "500 ms delay in each direction", "of all 2 replicas".to_owned());
     row.more = format!("{connections} connections of API servers, TLS handshakes among what is delayed");
-    row.record();
+    let _recorded = row.record();
     assert_eq!(counts.failed, 0, "{counts}: {:?}", counts.failures);
     assert!(connections > 0, "calls came through the relays");
 }

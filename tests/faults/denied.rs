@@ -76,7 +76,7 @@ pub fn replicas_without_rights_serve_on(stage: &Stage) {
         calls.made,
         put_back.as_secs_f32()
     );
-    row.record();
+    let _recorded = row.record();
     counts.assert_all_injected(least);
     assert!(calls.changes().iter().all(|&changes| changes >= 1), "leaves are renewed without rights");
 }

@@ -163,7 +163,7 @@ pub fn bodies_without_end_take_no_memory_and_nobody_elses_time(_: &Stage) {
         format!("memory before {}, at most: {}", mib(before), peaks.join(", ")),
     );
     row.recovery = Some(recovers(&target, API_SERVER));
-    row.record();
+    let _recorded = row.record();
     assert!(most < MEMORY, "{most} KiB: {peaks:?}");
     total.assert_all_injected(10);
 }
@@ -301,7 +301,7 @@ pub fn connections_that_never_get_to_the_point_keep_nobody_out(_: &Stage) {
         ),
     );
     row.recovery = Some(recovery);
-    row.record();
+    let _recorded = row.record();
     assert!(peak < MEMORY, "{peak} KiB");
     calls.assert_all_injected(10);
 }
@@ -335,7 +335,7 @@ pub fn idle_connections_outlive_those_that_keep_them(_: &Stage) {
     });
     let mut both = used.clone();
     both.add(unused.clone());
-    row(
+    let _recorded = row(
         "6a",
         "connections that are idle, after a call and before the first one",
         format!("20 of each, idle for {} s, then one call on each", idle.as_secs()),
@@ -382,7 +382,7 @@ pub fn files_that_run_out_keep_nobody_out(_: &Stage) {
         format!("accepting failed {} times; /readyz meanwhile {readiness}", errors.unwrap_or_default()),
     );
     row.recovery = Some(recovery);
-    row.record();
+    let _recorded = row.record();
     assert_eq!(readiness, 200);
     calls.assert_all_injected(10);
 }
@@ -441,7 +441,7 @@ pub fn overload_is_shed_and_fails_no_other_api_server(_: &Stage) {
             ),
         );
         row.recovery = Some(recovery);
-        row.record();
+        let _recorded = row.record();
         assert!(peak < MEMORY, "{peak} KiB");
         assert_eq!(calls.bare, 0);
         beside.assert_all_injected(1);
@@ -456,7 +456,7 @@ pub fn overload_is_shed_and_fails_no_other_api_server(_: &Stage) {
         format!("{rate_after:.0} calls a second, before {rate:.0}"),
     );
     row.recovery = None;
-    row.record();
+    let _recorded = row.record();
     full.assert_all_injected(1);
     after.assert_all_injected(1);
 }

@@ -66,7 +66,7 @@ pub fn of_a_new_preset_is_short(stage: &Stage) {
             if at_once { "each first pod had it" } else { "not injected: pods that were faster" }
         ),
     };
-    row.record();
+    let _recorded = row.record();
 }
 
 /// Whether each container has the variable with this value.

@@ -72,7 +72,7 @@ pub fn replicas_that_start_together_make_one_ca(stage: &Stage) {
             cas.len()
         ),
     };
-    row.record();
+    let _recorded = row.record();
     assert_eq!(cas.len(), rounds);
 }
 
@@ -169,7 +169,7 @@ pub fn a_damaged_secret_costs_nothing(stage: &Stage) {
         peak / 1024,
         FIGHT.as_secs(),
     );
-    row.record();
+    let _recorded = row.record();
     counts.assert_all_injected(least);
     assert!(put_back <= 20, "{put_back} times by 2 replicas");
     assert!(peak < MEMORY_KIB, "{peak} KiB");

@@ -50,7 +50,7 @@ pub fn a_lost_node_costs_the_calls_on_their_way_to_it(stage: &Stage) {
         "its kubelet's probes take it out of the Service; where the kubelet is lost, too, that takes the 40 s after which \
                 Kubernetes gives up a node",
     );
-    row.record();
+    let _recorded = row.record();
     observed.assert_explained();
 }
 
@@ -75,7 +75,7 @@ pub fn a_network_that_loses_packets_only_costs_time(stage: &Stage) {
         format!("of all {REPLICAS} replicas, in each direction"),
     );
     row.more = format!("{} calls took longer than 3 s and failed open", observed.opened);
-    row.record();
+    let _recorded = row.record();
     observed.assert_explained();
 }
 
@@ -114,7 +114,7 @@ pub fn replicas_serve_on_while_no_api_server_can_be_reached(stage: &Stage) {
         "recovery: a preset that was made meanwhile is known to each replica after {}; none was restarted or unready",
         seconds(&told)
     );
-    row.record();
+    let _recorded = row.record();
     observed.assert_unnoticed();
     assert_eq!(now, containers, "no replica was restarted");
 }

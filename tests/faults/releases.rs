@@ -52,7 +52,7 @@ pub fn that_come_and_fail_and_go_lose_no_call(stage: &Stage) {
         "{}; both versions are the same program, the chart is not, since there is no earlier release",
         steps.join(", ")
     );
-    row.record();
+    let _recorded = row.record();
     observed.assert_unnoticed();
 }
 
@@ -109,7 +109,7 @@ pub fn that_are_removed_and_return_find_their_presets(stage: &Stage) {
         "recovery: from the start of `helm install`; {} calls failed open, the others found no registration; the preset stayed",
         observed.opened
     );
-    row.record();
+    let _recorded = row.record();
     let Observed { counts, opened } = &observed;
     assert_eq!(counts.failed, 0, "{counts}: {:?}", counts.failures);
     assert!(counts.bare >= without && counts.bare as u64 >= *opened, "{counts}");

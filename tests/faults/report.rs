@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,6 +49,13 @@ pub struct Row {
     pub more: String,
 }
 
+/// A row whose test still runs: kept when dropped, unless by a failure.
+#[must_use = "what is asserted after it decides whether the row is kept"]
+pub struct Recorded {
+    file: PathBuf,
+    text: String,
+}
+
 // === impl Size ===
 
 impl Size {
@@ -76,11 +84,19 @@ impl Size {
 // === impl Row ===
 
 impl Row {
-    /// Prints the row, and keeps it for the report. Assert only after this, so that a figure is never lost to a failure.
-    pub fn record(&self) {
+    /// Prints the row, and keeps it for the report when the test that found it ends well. Assert only after this, so that a
+    /// figure is never lost to a failure.
+    pub fn record(&self) -> Recorded {
         println!("{self}");
         let folder = folder(Size::wanted());
         fs::create_dir_all(&folder).expect("a folder for results");
+        let file = folder.join(format!("{}.json", self.number));
+        // That of an earlier run is not published in place of one that fails.
+        if let Err(error) = fs::remove_file(&file)
+            && error.kind() != ErrorKind::NotFound
+        {
+            panic!("{}: {error}", file.display());
+        }
         let millis = |time: Duration| time.as_secs_f64() * 1000.0;
         let row = json!({
             "row": self.number,
@@ -95,8 +111,17 @@ impl Row {
             "more": self.more,
             "program": program(),
         });
-        let text = serde_json::to_string_pretty(&row).expect("JSON");
-        fs::write(folder.join(format!("{}.json", self.number)), text).expect("a file for results");
+        Recorded { file, text: serde_json::to_string_pretty(&row).expect("JSON") }
+    }
+}
+
+// === impl Recorded ===
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            fs::write(&self.file, &self.text).expect("a file for results");
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub fn a_rolling_restart_loses_no_call(stage: &Stage) {
     );
     row.recovery = Some(Duration::ZERO);
     row.more = format!("in {:.0} s", start.elapsed().as_secs_f32());
-    row.record();
+    let _recorded = row.record();
     observed.assert_unnoticed();
 }
 
@@ -85,6 +85,6 @@ pub fn a_kill_costs_the_calls_of_a_moment(stage: &Stage) {
         away[away.len() / 2].as_secs_f32(),
         away[away.len() - 1].as_secs_f32(),
     );
-    row.record();
+    let _recorded = row.record();
     observed.assert_explained();
 }

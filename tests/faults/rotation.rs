@@ -47,7 +47,7 @@ pub fn a_renewed_leaf_loses_no_call(stage: &Stage) {
     row.more =
         format!("{:?} renewals; {} new connections, 0 refused; policy Fail", calls.changes(), calls.made);
     row.recovery = Some(Duration::ZERO);
-    row.record();
+    let _recorded = row.record();
     counts.assert_all_injected(least);
     assert_no_complaint(&replicas);
 }
@@ -194,7 +194,7 @@ impl Rotated {
              the bundle; policy Fail",
             took.as_secs_f32()
         );
-        row.record();
+        let _recorded = row.record();
         counts.assert_all_injected(*least);
         assert!(changes.iter().all(|&changes| changes >= 2), "each leaf is renewed: {changes:?}");
         assert!(*largest_bundle <= 3, "{largest_bundle} CAs");
@@ -267,7 +267,7 @@ pub fn a_leader_that_freezes_in_a_rotation_is_overtaken_and_follows(stage: &Stag
         took_over.as_secs_f32(),
         followed.as_secs_f32()
     );
-    row.record();
+    let _recorded = row.record();
     assert_eq!(counts.failed, 0, "{counts}: {:?}", counts.failures);
     assert_eq!((&ca, &at_the_end), (&promoted, &promoted), "nobody makes a second one");
 }

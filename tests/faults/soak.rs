@@ -134,7 +134,7 @@ pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
     if Size::wanted() == Size::Fast {
         row.more.push_str(" (too short for a slope to mean anything)");
     }
-    row.record();
+    let _recorded = row.record();
     calls.assert_all_injected(10);
     created.assert_all_injected(10);
     assert!(most < 128.0 * 1024.0, "{most} KiB");

@@ -39,7 +39,7 @@ pub fn a_replica_that_hangs_costs_the_calls_on_their_way_to_it(stage: &Stage) {
     );
     row.recovery = longest_trouble(&observed.counts, &moments);
     row.more = longest(&observed);
-    row.record();
+    let _recorded = row.record();
     observed.assert_explained();
     assert_bounded(&observed);
 }
@@ -69,7 +69,7 @@ pub fn a_replica_that_hangs_for_good_is_replaced(stage: &Stage) {
     row.recovery = Some(trouble_lasted(&observed.counts, start, None));
     row.more =
         format!("restarted by the kubelet after {:.0} s; {}", recovered.as_secs_f32(), longest(&observed));
-    row.record();
+    let _recorded = row.record();
     observed.assert_explained();
     assert_bounded(&observed);
 }
@@ -109,7 +109,7 @@ pub fn pods_are_created_while_all_replicas_hang(stage: &Stage) {
         longest(&observed),
         elsewhere.as_secs_f32()
     );
-    row.record();
+    let _recorded = row.record();
     observed.assert_explained();
     assert_bounded(&observed);
 }

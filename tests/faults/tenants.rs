@@ -135,7 +135,7 @@ pub fn presets_of_a_namespace_are_for_its_pods_only(stage: &Stage) {
         wrong += usize::from(env(&stored, "web") != expected);
     }
     let own = api.create(&pods(hostile, true), &pod(&json!({}), &json!([])));
-    Row {
+    let _recorded = Row {
         number: "29",
         fault: "a tenant's presets: LD_PRELOAD, hostPath, names like paths, selectors as nasty as they get",
         done: format!("{count} pods of another namespace, with labels that those presets select"),
@@ -188,7 +188,7 @@ pub fn large_presets_of_a_namespace_take_no_memory_from_others(stage: &Stage) {
     let ready = start.elapsed();
     let peak = fresh.peak_memory_kib();
     drop(fresh);
-    Row {
+    let _recorded = Row {
         number: "29a",
         fault: "presets as large as the API takes, in one namespace",
         done: format!("{count} presets of {} KB", variables * 16_384 / 1000),
@@ -300,7 +300,7 @@ pub fn many_presets_of_a_namespace_take_no_time_from_others(stage: &Stage) {
 
     let of = |calls: &Calls| calls.latency().map_or(f64::NAN, |(p50, _)| p50.as_secs_f64() * 1000.0);
     let (own_p50, own_p99) = percentiles(&mut own).expect("calls");
-    Row {
+    let _recorded = Row {
         number: "29b",
         fault: "many presets in one namespace, with selectors that have to be looked at one by one",
         done: format!("{count} presets, of which {used} are used (1 MiB), then pods of another namespace, and then with pods of the first one beside"),
@@ -422,7 +422,7 @@ pub fn presets_that_cannot_be_used_leave_the_others_working(stage: &Stage) {
     let changed = start.elapsed();
     let logs = cluster.reach.stderr() + &fresh.stderr();
     let readiness = cluster.reach.status("/readyz").status;
-    Row {
+    let _recorded = Row {
         number: "30",
         fault: "presets that cannot be used beside a good one, stored before a schema change",
         done: format!("{count} presets of {} kinds, then {pods_made} pods", malformed.len()),
