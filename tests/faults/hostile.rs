@@ -430,9 +430,11 @@ pub fn overload_is_shed_and_fails_no_other_api_server(_: &Stage) {
             &calls,
             format!(
                 "{taken:.0} calls a second (alone, 8 connections: {rate:.0}); {} answered with 503, {} connections \
-                 turned away; another API server beside it: {} calls, {} failed, p50 {:.1} ms, p99 {:.1} ms; memory at most {}",
+                 turned away, {} calls (new connections with them) took longer than 3 s; another API server beside it: {} \
+                 calls, {} failed, p50 {:.1} ms, p99 {:.1} ms; memory at most {}",
                 calls.refused,
                 shed() - before,
+                calls.late,
                 beside.total(),
                 beside.total() - beside.times.len() + beside.late,
                 p50.as_secs_f64() * 1000.0,
