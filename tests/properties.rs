@@ -30,7 +30,7 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunne
 use reach::inject::pod::{Pod, Text};
 use reach::inject::snapshot::{ClusterLists, Snapshot};
 use reach::inject::{Target, patch, plan};
-use reach::no_proxy::portable::{Author, List};
+use reach::no_proxy::portable::{Author, List, unite};
 use real::Spelling;
 use serde_json::{Value, json};
 
@@ -566,6 +566,15 @@ fn twice(presets: &[Value], pod: &Value) -> [(Value, Value); 2] {
         let annotations = &pod["metadata"]["annotations"];
         (annotations["reach.dev/presets"].clone(), annotations["reach.dev/skipped"].clone())
     })
+}
+
+/// httpx minds those of ASCII only: measured with 0.28.1.
+#[test]
+fn of_control_characters_only_those_of_ascii_are_left_out() {
+    let written = "10.0.0.1/a\u{93},10.0.0.1/b\u{1f},10.0.0.1/c\u{7f}";
+    let expected = "localhost,127.0.0.1,10.0.0.1/a\u{93}";
+    assert_eq!(unite([&List::parse(written, Author::Preset)].into_iter()), expected);
+    assert_eq!(portable::portable(&[written], &[]), expected);
 }
 
 #[test]

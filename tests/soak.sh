@@ -7,7 +7,7 @@
 #   SOAK_CASES  generated pods and presets, each compared with an independent reading of the contract [1000000]
 #   SOAK_RUNS   executions of all fuzz targets together [10000000]
 #   SOAK_PODS   generated pods through each API server, the oldest and the newest [5000]
-#   SOAK_STEPS  which steps, of cases, fuzz, pods [all three]
+#   SOAK_STEPS  which steps, of cases, fuzz (or fuzz-TARGET for one target), pods [all three]
 # About an hour on two cores that have nothing else to do.
 set -euo pipefail
 shopt -s inherit_errexit
@@ -72,10 +72,11 @@ mkdir -p "$rows"
 if [[ $steps == *" cases "* ]]; then
   step cases "generated pods and presets" "$cases" properties
 fi
-if [[ $steps == *" fuzz "* ]]; then
+if [[ $steps == *" fuzz"[\ -]* ]]; then
   cargo +nightly fuzz build --sanitizer "$sanitizer"
   # As many at the same time as there are cores.
   for target in "${!share[@]}"; do
+    [[ $steps == *" fuzz "* || $steps == *" fuzz-$target "* ]] || continue
     while (($(jobs -rp | wc -l) >= $(nproc))); do wait -n || true; done
     count=$((runs * share[$target] / 100))
     step "fuzz-$target" "executions of the fuzz target $target" "$count" fuzz "$target" "$count" &

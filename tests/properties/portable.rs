@@ -47,7 +47,7 @@ pub fn entries(presets: &[&str], own: &[&str]) -> Vec<(u8, String)> {
 
 /// Whether httpx, which makes the URL `all://*ENTRY` of most entries, raises.
 fn breaks(entry: &str) -> bool {
-    if entry.chars().any(char::is_control) {
+    if entry.chars().any(|c| c.is_ascii_control()) {
         return true;
     }
     let has_scheme = entry.contains("://");
