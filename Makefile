@@ -121,8 +121,8 @@ cluster-down: ## End it
 .PHONY: faults
 faults: requirements image-archive ## Do every fault of docs/reliability.md and write its table there; FAST=1: at small sizes, and write nothing (needs root)
 	@tests/node/packages.sh
-	@# What ships, also where replicas are processes.
-	REACH_FAULTS=$(if $(FAST),fast,full) REACH_TEST_PROGRAM=$(if $(FAST),,$(SHIPPED)) $(CARGO) test --locked --test faults
+	@# What ships, also where replicas are processes; and clients that do not take the time of what they measure.
+	REACH_FAULTS=$(if $(FAST),fast,full) REACH_TEST_PROGRAM=$(if $(FAST),,$(SHIPPED)) $(CARGO) test --locked $(if $(FAST),,--profile soak) --test faults
 	@$(if $(FAST),,$(CARGO) test --locked --quiet --test faults -- --report)
 
 .PHONY: demo-hosts

@@ -31,7 +31,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -54,6 +54,11 @@ mod watch;
 /// `EMFILE`. Without a rest the loop would spin; 100 ms lets a connection end and keeps the backlog
 /// short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`. What comes when it is full is dropped
+/// without a word, and asks again after one second, three, seven: of 128, which is what [`TcpListener::bind`] gives, API servers
+/// that come all at once would run out of time.
+const BACKLOG: u32 = 1024;
 
 /// Largest read and write buffer of one connection, in bytes. hyper's own limit is about 400 KiB,
 /// which 1024 connections turn into 400 MiB. A TLS record carries at most 16 KiB (RFC 8446, section
@@ -235,12 +240,23 @@ impl Server {
     ///
     /// # Errors
     /// When the address is in use, not of this machine, or not permitted.
-    pub async fn bind(self, address: SocketAddr) -> Result<Bound, BindError> {
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn bind(self, address: SocketAddr) -> Result<Bound, BindError> {
         let failed = |source| BindError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = listen(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Bound { listener, address, server: self })
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` does: what a former process left in TIME_WAIT does not keep the address.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 // === impl Bound ===

@@ -247,7 +247,7 @@ async fn a_peer_that_does_not_close_after_the_last_reply_is_not_waited_for() {
 async fn the_same_limits_hold_without_tls() {
     let limits = Limits { header: SHORT, ..patient() };
     let server = Server::new(limits, ConnectionMetrics::default());
-    let bound = server.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+    let bound = server.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let mut stream = TcpStream::connect(bound.address()).await.unwrap();
     tokio::spawn(bound.serve(TowerToHyperService::new(router()), Drain::default()));
     stream.write_all(HELLO).await.unwrap();
@@ -264,8 +264,19 @@ async fn the_same_limits_hold_without_tls() {
 async fn a_port_in_use_is_an_error_of_bind() {
     let running = serve(patient()).await;
     let server = Server::new(patient(), ConnectionMetrics::default());
-    let error = server.bind(running.address).await.err().unwrap();
+    let error = server.bind(running.address).err().unwrap();
     assert_eq!(error.to_string(), format!("cannot listen on {}", running.address));
+}
+
+#[tokio::test]
+async fn connections_that_come_all_at_once_wait_to_be_accepted() {
+    let server = Server::new(patient(), ConnectionMetrics::default());
+    let bound = server.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    // Nobody accepts: one that is dropped asks again in vain.
+    let mut waiting = Vec::new();
+    for _ in 0..300 {
+        waiting.push(within(TcpStream::connect(bound.address())).await.unwrap());
+    }
 }
 
 #[tokio::test]
@@ -624,7 +635,7 @@ async fn serve_with(limits: Limits, resolver: Arc<certs::CertResolver>, ca_pem: 
     let metrics = ConnectionMetrics::register(&mut registry);
     let tls = certs::server_config(resolver, None).unwrap();
     let server = Server::new(limits, metrics).with_tls(tls);
-    let bound = server.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+    let bound = server.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let drain = Drain::default();
     Running {
         address: bound.address(),

@@ -74,7 +74,6 @@ pub fn serve(arguments: &[String]) {
         let bound = Server::new(Limits::default(), ConnectionMetrics::default())
             .with_tls(certs::server_config(made.resolver, None).expect("a configuration"))
             .bind(listen.parse().expect("an address"))
-            .await
             .expect("a free port");
         let handler = post(async move |body: Bytes| {
             let answer = match &uid {

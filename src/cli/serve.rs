@@ -221,11 +221,9 @@ async fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
     let webhook = Server::new(connections_of(of_webhook), connections(&mut registry, "webhook"))
         .with_tls(certs::server_config(Arc::clone(&resolver), clients)?)
         .bind(arguments.listen)
-        .await
         .with_context(|| "--listen")?;
     let admin = Server::new(connections_of(of_admin), connections(&mut registry, "admin"))
         .bind(arguments.admin_listen)
-        .await
         .with_context(|| "--admin-listen")?;
 
     let hooks = arguments.cluster_api_hooks.then(|| Hooks::new(Arc::clone(&presets)));

@@ -134,18 +134,6 @@ impl Level {
         Self { presets: presets.into(), index }
     }
 
-    /// How many presets there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.presets.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.presets.is_empty()
-    }
-
     /// The presets, in order of use.
     #[must_use]
     pub fn presets(&self) -> &[Arc<Preset>] {

@@ -192,7 +192,10 @@ impl Snapshot {
     /// How many presets there are: cluster-scoped, namespaced.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        (self.cluster.len(), self.namespaces.values().map(|entry| entry.presets.len()).sum())
+        (
+            self.cluster.presets().len(),
+            self.namespaces.values().map(|entry| entry.presets.presets().len()).sum(),
+        )
     }
 }
 

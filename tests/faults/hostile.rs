@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::sleep;
 
@@ -15,6 +17,7 @@ use crate::client::{
 };
 use crate::report::{Row, Size};
 use crate::stage::Stage;
+use crate::support::background::Background;
 use crate::support::eventually;
 use crate::support::serve::{Reach, program};
 
@@ -389,12 +392,32 @@ pub fn files_that_run_out_keep_nobody_out(_: &Stage) {
 
 // === 32: overload ===
 
+/// For how long the replica that is overloaded runs, and then stands, as under a CPU limit: a call costs these tests about as
+/// much time as it costs reach, so that they could not ask more of all of it than it can take.
+const RUNS: Duration = Duration::from_millis(10);
+const STANDS: Duration = Duration::from_millis(90);
+
+/// Lets a replica run for a tenth of the time.
+fn limit(reach: &Reach) -> Background<()> {
+    let process = Pid::from_raw(reach.id().cast_signed()).expect("a process");
+    let signal = move |signal| kill_process(process, signal).expect("a process that runs");
+    Background::start(move |stop| {
+        while !stop.load(Ordering::Relaxed) {
+            signal(Signal::STOP);
+            thread::sleep(STANDS);
+            signal(Signal::CONT);
+            thread::sleep(RUNS);
+        }
+    })
+}
+
 /// Row 32.
 pub fn overload_is_shed_and_fails_no_other_api_server(_: &Stage) {
     let size = Size::wanted();
     many_files(2000);
     let (reach, target) = serve(&[program()]);
-    let calls = size.of(1000, 20_000);
+    let _limit = limit(&reach);
+    let calls = size.of(200, 5000);
     // As much as it can take: more connections than processors, none of which ever waits.
     let (full, rate) = alone(&target, API_SERVER, 8, calls);
     let time = size.of(Duration::from_secs(2), Duration::from_secs(30));
@@ -411,8 +434,9 @@ pub fn overload_is_shed_and_fails_no_other_api_server(_: &Stage) {
         let load = Load::start_uncounted(&target, API_SERVER, connections, Duration::ZERO);
         // All of them are there, or were turned away.
         load.await_more(connections);
-        load.count();
+        // First, since one that is turned away while this is asked counts as a failed call.
         let before = shed();
+        load.count();
         let (start, counted) = (Instant::now(), load.so_far());
         while start.elapsed() < time {
             load.await_more(1);
@@ -426,7 +450,12 @@ pub fn overload_is_shed_and_fails_no_other_api_server(_: &Stage) {
         let mut row = row(
             number,
             fault,
-            format!("{connections} connections that call without a pause for {} s", time.as_secs()),
+            format!(
+                "{connections} connections that call without a pause for {} s, of a replica that runs {} of every {} ms",
+                time.as_secs(),
+                RUNS.as_millis(),
+                (RUNS + STANDS).as_millis()
+            ),
             &calls,
             format!(
                 "{taken:.0} calls a second (alone, 8 connections: {rate:.0}); {} answered with 503, {} connections \
