@@ -70,7 +70,7 @@ struct Reply {
 
 #[tokio::test]
 async fn a_peer_that_sends_no_client_hello_is_closed() {
-    let running = serve(Limits { handshake: SHORT, ..patient() }).await;
+    let running = serve(Limits { handshake: SHORT, ..patient() });
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     within(ended(&mut stream)).await;
     running.timed_out("handshake").await;
@@ -78,7 +78,7 @@ async fn a_peer_that_sends_no_client_hello_is_closed() {
 
 #[tokio::test]
 async fn a_peer_that_stops_in_the_handshake_is_closed() {
-    let running = serve(Limits { handshake: SHORT, ..patient() }).await;
+    let running = serve(Limits { handshake: SHORT, ..patient() });
     let name = ServerName::try_from(NAME).unwrap();
     let mut hello = Vec::new();
     ClientConnection::new(client_config(&running.ca_pem, b"http/1.1"), name)
@@ -93,7 +93,7 @@ async fn a_peer_that_stops_in_the_handshake_is_closed() {
 
 #[tokio::test]
 async fn a_new_connection_without_a_first_byte_is_closed() {
-    let running = serve(Limits { first_byte: SHORT, ..patient() }).await;
+    let running = serve(Limits { first_byte: SHORT, ..patient() });
     let mut client = running.connect().await;
     client.ended().await;
     running.timed_out("first_byte").await;
@@ -101,7 +101,7 @@ async fn a_new_connection_without_a_first_byte_is_closed() {
 
 #[tokio::test]
 async fn a_header_that_stops_half_way_is_closed() {
-    let running = serve(Limits { header: SHORT, ..patient() }).await;
+    let running = serve(Limits { header: SHORT, ..patient() });
     let mut client = running.connect().await;
     client.send(&HELLO[..HELLO.len() / 2]).await;
     client.ended().await;
@@ -110,7 +110,7 @@ async fn a_header_that_stops_half_way_is_closed() {
 
 #[tokio::test]
 async fn a_header_that_trickles_after_a_reply_is_closed() {
-    let running = serve(Limits { header: SHORT, ..patient() }).await;
+    let running = serve(Limits { header: SHORT, ..patient() });
     let mut client = running.connect().await;
     client.says_hello().await;
     let trickle = async {
@@ -125,7 +125,7 @@ async fn a_header_that_trickles_after_a_reply_is_closed() {
 
 #[tokio::test]
 async fn an_idle_connection_outlives_the_limits_of_first_byte_and_header() {
-    let running = serve(Limits { first_byte: SHORT, header: SHORT, ..patient() }).await;
+    let running = serve(Limits { first_byte: SHORT, header: SHORT, ..patient() });
     let mut client = running.connect().await;
     client.says_hello().await;
     sleep(LONGER).await;
@@ -134,7 +134,7 @@ async fn an_idle_connection_outlives_the_limits_of_first_byte_and_header() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_in_the_end() {
-    let running = serve(Limits { idle: SHORT, ..patient() }).await;
+    let running = serve(Limits { idle: SHORT, ..patient() });
     let mut client = running.connect().await;
     client.says_hello().await;
     client.ended().await;
@@ -143,7 +143,7 @@ async fn an_idle_connection_is_closed_in_the_end() {
 
 #[tokio::test]
 async fn the_rest_of_a_body_nobody_read_is_not_taken_for_a_header() {
-    let running = serve(Limits { header: SHORT, ..patient() }).await;
+    let running = serve(Limits { header: SHORT, ..patient() });
     let mut client = running.connect().await;
     // More than hyper reads before it calls the handler, and little enough for it to read away
     // after the reply.
@@ -162,8 +162,7 @@ async fn a_request_is_never_cut_by_the_limits_of_the_connection() {
         write: SHORT,
         linger: SHORT,
         ..patient()
-    })
-    .await;
+    });
     let mut client = running.connect().await;
     client.send(b"POST /echo HTTP/1.1\r\nhost: reach\r\ncontent-length: 10\r\n\r\n").await;
     for _ in 0..10 {
@@ -175,7 +174,7 @@ async fn a_request_is_never_cut_by_the_limits_of_the_connection() {
 
 #[tokio::test]
 async fn a_peer_that_never_reads_its_reply_is_closed() {
-    let running = serve(Limits { write: SHORT, ..patient() }).await;
+    let running = serve(Limits { write: SHORT, ..patient() });
     let mut client = running.connect().await;
     client.send(b"GET /large HTTP/1.1\r\nhost: reach\r\n\r\n").await;
     running.timed_out("write").await;
@@ -184,7 +183,7 @@ async fn a_peer_that_never_reads_its_reply_is_closed() {
 
 #[tokio::test]
 async fn a_peer_that_sends_requests_and_never_reads_is_closed() {
-    let running = serve(Limits { write: SHORT, ..patient() }).await;
+    let running = serve(Limits { write: SHORT, ..patient() });
     let mut client = running.connect().await;
     let flood = async { while client.try_send(HELLO).await.is_ok() {} };
     within(flood).await;
@@ -195,7 +194,7 @@ async fn a_peer_that_sends_requests_and_never_reads_is_closed() {
 
 #[tokio::test]
 async fn a_client_that_speaks_http2_only_is_refused_in_the_handshake() {
-    let running = serve(patient()).await;
+    let running = serve(patient());
     let stream = TcpStream::connect(running.address).await.unwrap();
     let connector = TlsConnector::from(client_config(&running.ca_pem, b"h2"));
     let refused = connector.connect(ServerName::try_from(NAME).unwrap(), stream).await.unwrap_err();
@@ -205,7 +204,7 @@ async fn a_client_that_speaks_http2_only_is_refused_in_the_handshake() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let running = serve(patient()).await;
+    let running = serve(patient());
     let mut client = running.connect().await;
     let requests = [SLOW, &post_request("/echo", b"second"), HELLO].concat();
     client.send(&requests).await;
@@ -216,7 +215,7 @@ async fn pipelined_requests_are_answered_in_order() {
 
 #[tokio::test]
 async fn a_header_that_is_too_large_is_answered_with_431() {
-    let running = serve(Limits { header_bytes: 4096, ..patient() }).await;
+    let running = serve(Limits { header_bytes: 4096, ..patient() });
     let mut client = running.connect().await;
     client.send(b"GET /hello HTTP/1.1\r\nx: ").await;
     // The server may close before all of this is sent.
@@ -227,7 +226,7 @@ async fn a_header_that_is_too_large_is_answered_with_431() {
 
 #[tokio::test]
 async fn an_early_reply_reaches_a_client_that_is_still_sending() {
-    let running = serve(patient()).await;
+    let running = serve(patient());
     let mut client = running.connect().await;
     client.send(&post_request("/refuse", &vec![b'x'; 4 * 1024 * 1024])).await;
     assert!(client.reply().await.head.starts_with("HTTP/1.1 404"));
@@ -235,7 +234,7 @@ async fn an_early_reply_reaches_a_client_that_is_still_sending() {
 
 #[tokio::test]
 async fn a_peer_that_does_not_close_after_the_last_reply_is_not_waited_for() {
-    let running = serve(Limits { linger: SHORT, ..patient() }).await;
+    let running = serve(Limits { linger: SHORT, ..patient() });
     let mut client = running.connect().await;
     client.send(b"GET /hello HTTP/1.1\r\nhost: reach\r\nconnection: close\r\n\r\n").await;
     assert!(client.reply().await.closes());
@@ -262,7 +261,7 @@ async fn the_same_limits_hold_without_tls() {
 
 #[tokio::test]
 async fn a_port_in_use_is_an_error_of_bind() {
-    let running = serve(patient()).await;
+    let running = serve(patient());
     let server = Server::new(patient(), ConnectionMetrics::default());
     let error = server.bind(running.address).err().unwrap();
     assert_eq!(error.to_string(), format!("cannot listen on {}", running.address));
@@ -281,7 +280,7 @@ async fn connections_that_come_all_at_once_wait_to_be_accepted() {
 
 #[tokio::test]
 async fn one_connection_too_many_is_shed_until_another_ends() {
-    let running = serve(Limits { connections: 2, ..patient() }).await;
+    let running = serve(Limits { connections: 2, ..patient() });
     let (mut first, mut second) = (running.connect().await, running.connect().await);
     first.says_hello().await;
     let mut third = TcpStream::connect(running.address).await.unwrap();
@@ -295,7 +294,7 @@ async fn one_connection_too_many_is_shed_until_another_ends() {
 
 #[tokio::test]
 async fn the_client_with_most_connections_makes_room_for_another_one() {
-    let running = serve(Limits { connections: 3, ..patient() }).await;
+    let running = serve(Limits { connections: 3, ..patient() });
     let stranger = Ipv4Addr::new(127, 0, 0, 66);
     let (mut used, mut busy, mut unused) = (
         running.connect_from(stranger).await,
@@ -320,7 +319,7 @@ async fn the_client_with_most_connections_makes_room_for_another_one() {
 
 #[tokio::test]
 async fn bodies_are_refused_when_there_is_no_memory_for_them_and_taken_again_after() {
-    let running = serve(patient()).await;
+    let running = serve(patient());
     let part = vec![b'x'; 1024 * 1024];
     let begin = async || {
         let mut client = running.connect().await;
@@ -362,7 +361,7 @@ async fn bodies_are_refused_when_there_is_no_memory_for_them_and_taken_again_aft
 
 #[tokio::test]
 async fn a_handler_that_panics_costs_its_connection_only() {
-    let running = serve(patient()).await;
+    let running = serve(patient());
     let (mut unlucky, mut other) = (running.connect().await, running.connect().await);
     unlucky.send(b"GET /panic HTTP/1.1\r\nhost: reach\r\n\r\n").await;
     unlucky.ended().await;
@@ -383,7 +382,7 @@ fn accepting_goes_on_after_file_descriptors_ran_out() {
         return;
     }
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let running = serve(patient()).await;
+        let running = serve(patient());
         let socket = TcpSocket::new_v4().unwrap();
         let mut taken = Vec::new();
         while let Ok(file) = File::open("/dev/null") {
@@ -406,7 +405,7 @@ fn accepting_goes_on_after_file_descriptors_ran_out() {
 #[tokio::test]
 async fn a_new_certificate_is_for_new_connections_and_leaves_open_ones_alone() {
     let files = tempfile::tempdir().unwrap();
-    let (running, first) = serve_files(files.path()).await;
+    let (running, first) = serve_files(files.path());
     let mut open = running.connect_trusting(&first).await.unwrap();
     open.says_hello().await;
     let second = write_pair(files.path());
@@ -423,7 +422,7 @@ async fn a_new_certificate_is_for_new_connections_and_leaves_open_ones_alone() {
 #[tokio::test]
 async fn broken_files_leave_the_old_certificate_in_place_and_raise_a_metric() {
     let files = tempfile::tempdir().unwrap();
-    let (running, first) = serve_files(files.path()).await;
+    let (running, first) = serve_files(files.path());
     running.counts("serving_certificate_reload_failing 0").await;
     fs::write(files.path().join("tls.key"), "no key").unwrap();
     running.counts("serving_certificate_reload_failing 1").await;
@@ -440,7 +439,7 @@ async fn broken_files_leave_the_old_certificate_in_place_and_raise_a_metric() {
 
 #[tokio::test]
 async fn a_second_connection_resumes_the_session_of_the_first() {
-    let running = serve(patient()).await;
+    let running = serve(patient());
     let config = client_config(&running.ca_pem, b"http/1.1");
     for resumed in [false, true] {
         let stream = TcpStream::connect(running.address).await.unwrap();
@@ -457,7 +456,7 @@ async fn a_second_connection_resumes_the_session_of_the_first() {
 
 #[tokio::test]
 async fn an_aged_connection_is_closed_by_a_reply_and_not_before() {
-    let running = serve(Limits { max_age: SHORT, ..patient() }).await;
+    let running = serve(Limits { max_age: SHORT, ..patient() });
     let mut client = running.connect().await;
     assert!(!client.says_hello().await.closes());
     sleep(LONGER).await;
@@ -469,7 +468,7 @@ async fn an_aged_connection_is_closed_by_a_reply_and_not_before() {
 #[tokio::test]
 async fn while_draining_all_is_served_with_connection_close_and_then_refused() {
     let drain = LONGER * 2;
-    let running = serve(Limits { drain, ..patient() }).await;
+    let running = serve(Limits { drain, ..patient() });
     let (mut busy, mut idle) = (running.connect().await, running.connect().await);
     assert!(!busy.says_hello().await.closes());
     assert!(!idle.says_hello().await.closes());
@@ -488,7 +487,7 @@ async fn while_draining_all_is_served_with_connection_close_and_then_refused() {
 
 #[tokio::test]
 async fn a_request_in_flight_is_answered_after_the_drain() {
-    let running = serve(Limits { drain: Duration::ZERO, ..patient() }).await;
+    let running = serve(Limits { drain: Duration::ZERO, ..patient() });
     let (mut slow, mut sending) = (running.connect().await, running.connect().await);
     slow.send(SLOW).await;
     sending.send(b"POST /echo HTTP/1.1\r\nhost: reach\r\ncontent-length: 2\r\n\r\n1").await;
@@ -509,7 +508,7 @@ async fn a_request_in_flight_is_answered_after_the_drain() {
 
 #[tokio::test]
 async fn a_connection_that_is_new_at_the_end_of_the_drain_is_served_once() {
-    let running = serve(Limits { drain: Duration::ZERO, ..patient() }).await;
+    let running = serve(Limits { drain: Duration::ZERO, ..patient() });
     let (mut client, silent) = (running.connect().await, running.connect().await);
     running.drain.start();
     sleep(SHORT).await;
@@ -522,7 +521,7 @@ async fn a_connection_that_is_new_at_the_end_of_the_drain_is_served_once() {
 
 #[tokio::test]
 async fn a_header_that_has_begun_is_answered_after_the_drain() {
-    let running = serve(Limits { drain: Duration::ZERO, ..patient() }).await;
+    let running = serve(Limits { drain: Duration::ZERO, ..patient() });
     let mut client = running.connect().await;
     client.says_hello().await;
     let (begin, rest) = HELLO.split_at(HELLO.len() / 2);
@@ -538,7 +537,7 @@ async fn a_header_that_has_begun_is_answered_after_the_drain() {
 
 #[tokio::test]
 async fn a_request_that_does_not_end_is_abandoned_after_the_drain() {
-    let running = serve(Limits { drain: Duration::ZERO, finish: SHORT, ..patient() }).await;
+    let running = serve(Limits { drain: Duration::ZERO, finish: SHORT, ..patient() });
     let mut client = running.connect().await;
     client.send(b"GET /forever HTTP/1.1\r\nhost: reach\r\n\r\n").await;
     sleep(SHORT).await;
@@ -625,12 +624,12 @@ fn client_config(ca_pem: &str, protocol: &[u8]) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-async fn serve(limits: Limits) -> Running {
+fn serve(limits: Limits) -> Running {
     let SelfMade { resolver, ca_pem } = certs::self_made(&[NAME.to_owned()]).unwrap();
-    serve_with(limits, resolver, ca_pem).await
+    serve_with(limits, resolver, ca_pem)
 }
 
-async fn serve_with(limits: Limits, resolver: Arc<certs::CertResolver>, ca_pem: String) -> Running {
+fn serve_with(limits: Limits, resolver: Arc<certs::CertResolver>, ca_pem: String) -> Running {
     let mut registry = Registry::default();
     let metrics = ConnectionMetrics::register(&mut registry);
     let tls = certs::server_config(resolver, None).unwrap();
@@ -647,11 +646,11 @@ async fn serve_with(limits: Limits, resolver: Arc<certs::CertResolver>, ca_pem: 
 }
 
 /// Serves the pair that it writes to this directory and follows its changes.
-async fn serve_files(directory: &Path) -> (Running, String) {
+fn serve_files(directory: &Path) -> (Running, String) {
     let ca_pem = write_pair(directory);
     let files = [directory.join("tls.crt"), directory.join("tls.key")];
     let (resolver, reloader) = certs::files::from_files(&files[0], &files[1]).unwrap();
-    let mut running = serve_with(patient(), resolver, ca_pem.clone()).await;
+    let mut running = serve_with(patient(), resolver, ca_pem.clone());
     let metrics = CertMetrics::register(&mut running.registry);
     tokio::spawn(reloader.run(SHORT / 10, metrics, None));
     (running, ca_pem)
