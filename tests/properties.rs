@@ -19,9 +19,10 @@ mod routes;
 #[path = "properties/skipped.rs"]
 mod skipped;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use generate::{Case, Tape};
 use proptest::collection::vec;
@@ -49,24 +50,34 @@ fn wanted() -> Option<u32> {
 /// Runs a check on tapes; a failure is reported as `explain` tells it.
 fn check_tapes(
     cases: u32,
-    check: impl Fn(&[u16]) -> Checked,
+    check: impl Fn(&[u16]) -> Checked + Sync,
     explain: impl FnOnce(String, Vec<u16>) -> String,
 ) {
+    // New cases only when somebody looks for them, and then on all processors.
+    let (seed, threads) = match wanted() {
+        Some(_) => (RngSeed::Random, thread::available_parallelism().map_or(1, usize::from)),
+        None => (RngSeed::Fixed(20_201_208), 1),
+    };
     let config = Config {
-        cases,
+        cases: cases.div_ceil(u32::try_from(threads).expect("a number of processors")),
         // Found cases become tests with a name.
         failure_persistence: None,
         max_shrink_iters: 5_000,
-        // New cases only when somebody looks for them.
-        rng_seed: if wanted().is_some() { RngSeed::Random } else { RngSeed::Fixed(20_201_208) },
+        rng_seed: seed,
         ..Config::default()
     };
-    let result = TestRunner::new(config)
-        .run(&vec(any::<u16>(), 0..400), |tape| check(&tape).map_err(TestCaseError::fail));
-    match result {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, tape)) => panic!("{}", explain(reason.to_string(), tape)),
-        Err(error) => panic!("{error}"),
+    let run = || {
+        TestRunner::new(config.clone())
+            .run(&vec(any::<u16>(), 0..400), |tape| check(&tape).map_err(TestCaseError::fail))
+    };
+    let results = thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        running.into_iter().map(|run| run.join().expect("no panic")).collect::<Vec<_>>()
+    });
+    match results.into_iter().find_map(Result::err) {
+        None => {}
+        Some(TestError::Fail(reason, tape)) => panic!("{}", explain(reason.to_string(), tape)),
+        Some(error) => panic!("{error}"),
     }
 }
 
@@ -74,7 +85,7 @@ fn check_tapes(
 ///
 /// A shorter tape is not always a smaller case, so a failing case is then made small itself: what can go
 /// without the failure going too, goes.
-fn check(part: u32, check: impl Fn(&Case) -> Checked) {
+fn check(part: u32, check: impl Fn(&Case) -> Checked + Sync) {
     let what = |reason: &str| reason.lines().next().unwrap_or_default().to_owned();
     let smallest = |mut reason: String, tape: Vec<u16>| {
         let mut smallest = case(&tape);
@@ -498,8 +509,7 @@ fn only_no_proxy_is_merged_by_default() {
 #[test]
 fn generated_cases_are_accepted_presets_and_exercise_the_rules() {
     use reach::api::{PresetKind, validate::validate};
-    use std::cell::RefCell;
-    let counts = RefCell::new(std::collections::BTreeMap::new());
+    let counts = Mutex::new(BTreeMap::new());
     check_tapes(
         cases(30).max(400),
         |tape| {
@@ -521,7 +531,7 @@ fn generated_cases_are_accepted_presets_and_exercise_the_rules() {
                 target,
                 generate::source,
             );
-            let mut counts = counts.borrow_mut();
+            let mut counts = counts.lock().expect("no panic");
             let mut count = |what, is: bool| *counts.entry(what).or_insert(0) += u32::from(is);
             count("left alone", expected.is_none());
             if let Some(expected) = expected {
@@ -545,7 +555,7 @@ fn generated_cases_are_accepted_presets_and_exercise_the_rules() {
         },
         |reason, _| reason,
     );
-    let counts = counts.into_inner();
+    let counts = counts.into_inner().expect("no panic");
     println!("{counts:?}");
     assert!(counts.len() == 11 && counts.values().all(|count| *count > 0), "{counts:?}");
 }
