@@ -24,6 +24,9 @@ use crate::support::serve::{Reach, program};
 /// What the chart lets a replica have, in KiB.
 const MEMORY: u64 = 128 * 1024;
 
+/// What it has of that when nothing comes, in KiB.
+const AT_REST: u64 = 16 * 1024;
+
 /// The most that a body may have.
 const MAX_BODY: usize = 7 * 1024 * 1024;
 
@@ -169,7 +172,8 @@ pub fn bodies_without_end_take_no_memory_and_nobody_elses_time(_: &Stage) {
     );
     row.recovery = Some(recovers(&target, API_SERVER));
     let _recorded = row.record();
-    assert!(most < MEMORY, "{most} KiB: {peaks:?}");
+    // A debug build is larger to begin with, which is not what bodies take.
+    assert!(most - before < MEMORY - AT_REST, "{before} KiB, then {most} KiB: {peaks:?}");
     total.assert_all_injected(10);
 }
 
