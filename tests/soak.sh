@@ -25,6 +25,14 @@ size="$cases cases, $runs executions, $pods pods"
 declare -A share=(
   [certificates]=5 [cluster_api]=2 [edits]=4 [hooks]=4 [host_files]=4 [no_proxy]=20 [presets]=3 [review]=18 [routes]=40
 )
+for name in $steps; do
+  case $name in
+    cases | fuzz | pods) continue ;;
+    fuzz-*) [[ ! -v share[${name#fuzz-}] ]] || continue ;;
+  esac
+  echo "SOAK_STEPS: $name is no step; expected cases, fuzz, pods, or fuzz- and one of: ${!share[*]}" >&2
+  exit 2
+done
 # reach has no unsafe code, and without a sanitizer there are twice as many executions in the time; `make fuzz` has one.
 sanitizer=none
 # No input may need more than this much memory, in MiB, or time, in seconds.

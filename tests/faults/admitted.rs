@@ -125,12 +125,10 @@ impl Sidecars {
         let made = certs::self_made(&["127.0.0.1".to_owned()]).expect("a certificate");
         let tls = certs::server_config(Arc::clone(&made.resolver), None).expect("a configuration");
         let server = Server::new(Limits::default(), ConnectionMetrics::default()).with_tls(tls);
-        let inside = runtime.enter();
-        let bound = server.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let bound = runtime.block_on(async { server.bind(([127, 0, 0, 1], 0).into()) }).expect("a free port");
         let url = format!("https://{}/", bound.address());
         let router = Router::new().route("/", post(async |body: Bytes| add_sidecar(&body)));
-        tokio::spawn(bound.serve(TowerToHyperService::new(router), Drain::default()));
-        drop(inside);
+        runtime.spawn(bound.serve(TowerToHyperService::new(router), Drain::default()));
         Self { url, ca: made.ca_pem, _runtime: runtime }
     }
 }
