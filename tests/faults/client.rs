@@ -41,6 +41,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub const API_SERVER: Ipv4Addr = Ipv4Addr::LOCALHOST;
 pub const SECOND_API_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+pub const SECOND_STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 67);
 
 /// A webhook, and how to call it.
 #[derive(Clone)]

@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::sleep;
 
 use crate::client::{
-    API_SERVER, Calls, Crowd, Load, SECOND_API_SERVER, STRANGER, Stream, Target, alone, head, read, recovers,
+    API_SERVER, Calls, Crowd, Load, SECOND_API_SERVER, SECOND_STRANGER, STRANGER, Stream, Target, alone,
+    head, read, recovers,
 };
 use crate::report::{Row, Size};
 use crate::stage::Stage;
@@ -146,9 +147,11 @@ pub fn bodies_without_end_take_no_memory_and_nobody_elses_time(_: &Stage) {
         load.await_more(10);
         let crowd = {
             let target = target.clone();
-            Crowd::start(100, move |_| {
+            // Of two addresses: what one may take is bounded for itself.
+            Crowd::start(100, move |number| {
                 let target = target.clone();
-                async move { send_body(&target, STRANGER, body).await }
+                let from = [STRANGER, SECOND_STRANGER][number % 2];
+                async move { send_body(&target, from, body).await }
             })
         };
         let until = Instant::now() + Size::wanted().of(Duration::from_millis(1500), Duration::from_secs(20));
@@ -166,7 +169,8 @@ pub fn bodies_without_end_take_no_memory_and_nobody_elses_time(_: &Stage) {
     let mut row = row(
         "5",
         "bodies that are too large, endless, shorter than they say, compressed",
-        "100 connections with each kind, again and again, beside 2 of an API server".to_owned(),
+        "100 connections of two addresses with each kind, again and again, beside 2 of an API server"
+            .to_owned(),
         &total,
         format!("memory before {}, at most: {}", mib(before), peaks.join(", ")),
     );
