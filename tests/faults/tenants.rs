@@ -12,7 +12,7 @@ use crate::report::{Row, Size, percentiles};
 use crate::stage::Stage;
 use crate::support::control_plane::{ControlPlane, Options};
 use crate::support::kubectl::Kubectl as _;
-use crate::support::load::{Api, Load as Creations};
+use crate::support::load::{Api, Counts, Load as Creations};
 use crate::support::serve::{Reach, patch, review_of};
 use crate::support::{eventually, eventually_within};
 use crate::tenancy::{Cluster, env, ok, pod, pod_preset};
@@ -221,9 +221,10 @@ fn filled(variables: usize, number: usize) -> Value {
 #[allow(clippy::too_many_lines, reason = "one fault from its beginning to its end")]
 pub fn many_presets_of_a_namespace_take_no_time_from_others(stage: &Stage) {
     let cluster = stage.tenancy();
-    let (victim, hostile) = ("beside-many", "many");
+    let (victim, hostile, ordinary) = ("beside-many", "many", "few");
     let api = with_proxy(cluster, victim);
     with_proxy(cluster, hostile);
+    with_proxy(cluster, ordinary);
     let count = Size::wanted().of(500, 10_000);
     let (rounds, calls) = Size::wanted().of((10, 30), (60, 100));
     let target = Target::with(&cluster.reach, &review(victim, &json!({"app": "web"})));
@@ -261,21 +262,16 @@ pub fn many_presets_of_a_namespace_take_no_time_from_others(stage: &Stage) {
     });
     let used = metric("reach_presets");
 
-    let medians = |turns: &mut dyn FnMut() -> (Calls, Calls)| {
-        let (mut a, mut b) = (Calls::default(), Calls::default());
-        for _ in 0..rounds {
-            let (first, second) = turns();
-            a.add(first);
-            b.add(second);
-        }
-        (a, b)
-    };
     let turn = |target: &Target| {
         let load = Load::start(target, API_SERVER, 1, Duration::ZERO);
         load.await_more(calls);
         load.stop()
     };
-    let (beside, without) = medians(&mut || (turn(&target), turn(&alone_target)));
+    let (mut beside, mut without) = (Calls::default(), Calls::default());
+    for _ in 0..rounds {
+        beside.add(turn(&target));
+        without.add(turn(&alone_target));
+    }
     // What a pod of its own costs the tenant.
     let mut own = Vec::new();
     let mut answer = Value::Null;
@@ -285,20 +281,33 @@ pub fn many_presets_of_a_namespace_take_no_time_from_others(stage: &Stage) {
         own.push(start.elapsed());
     }
     let injected = patch(&answer).map_or(0, |patch| patch.to_string().len());
-    // And what others feel while it makes one after the other, and changes its presets.
-    let creations = Creations::start(
-        &[cluster.control_plane.kubeconfig()],
-        hostile,
-        ("http_proxy", "http://p:3128"),
-        Duration::ZERO,
-        None,
-    );
-    creations.await_pods(3);
-    let (during, meanwhile) = medians(&mut || (turn(&target), turn(&alone_target)));
-    let made = creations.stop();
+    // And what others feel while it makes one after the other: beside a reach that gets none of those pods, and beside this one
+    // while it gets pods of a namespace like any other, which tells what the presets do from what company does.
+    let creations = |namespace: &str| {
+        let creations = Creations::start(
+            &[cluster.control_plane.kubeconfig()],
+            namespace,
+            ("http_proxy", "http://p:3128"),
+            Duration::ZERO,
+            None,
+        );
+        creations.await_pods(3);
+        creations
+    };
+    let (mut during, mut meanwhile, mut company) = (Calls::default(), Calls::default(), Calls::default());
+    let (mut made, mut made_beside) = (Counts::default(), Counts::default());
+    for _ in 0..rounds {
+        let pods = creations(hostile);
+        during.add(turn(&target));
+        meanwhile.add(turn(&alone_target));
+        made.add(pods.stop());
+        let pods = creations(ordinary);
+        company.add(turn(&target));
+        made_beside.add(pods.stop());
+    }
     let stored = api.create(&pods(victim, true), &pod(&json!({}), &json!([]))).expect("a pod");
 
-    let of = |calls: &Calls| calls.latency().map_or(f64::NAN, |(p50, _)| p50.as_secs_f64() * 1000.0);
+    let of = |calls: &Calls| calls.latency().map_or(f64::NAN, |(p50, _)| p50.as_secs_f64() * 1e6);
     let (own_p50, own_p99) = percentiles(&mut own).expect("calls");
     let _recorded = Row {
         number: "29b",
@@ -310,15 +319,18 @@ pub fn many_presets_of_a_namespace_take_no_time_from_others(stage: &Stage) {
         latency: during.latency(),
         recovery: None,
         more: format!(
-            "written in {:.1} s; median of another namespace {:.2} ms with them and {:.2} ms without ({:.2} times); \
-             while {} pods of the first one are made {:.2} ms and {:.2} ms without those presets ({:.2} times); \
-             a pod of the first one: p50 {:.1} ms, p99 {:.1} ms, patch {} KB",
+            "written in {:.1} s; median of another namespace {:.1} us with them and {:.1} us without ({:.2} times); \
+             while {} pods of the first one are made {:.1} us, while {} pods of a namespace with one preset are made {:.1} us \
+             ({:.2} times), and of a reach that gets neither {:.1} us ({:.2} times); a pod of the first one: p50 {:.1} ms, p99 {:.1} ms, patch {} KB",
             written.as_secs_f64(),
             of(&beside),
             of(&without),
             of(&beside) / of(&without),
             made.total(),
             of(&during),
+            made_beside.total(),
+            of(&company),
+            of(&during) / of(&company),
             of(&meanwhile),
             of(&during) / of(&meanwhile),
             own_p50.as_secs_f64() * 1000.0,
@@ -330,6 +342,7 @@ pub fn many_presets_of_a_namespace_take_no_time_from_others(stage: &Stage) {
     cluster.kubectl(&["delete", "pp", "--all", "-n", hostile, "--wait=false"]);
     beside.assert_all_injected(1);
     during.assert_all_injected(1);
+    made.add(made_beside);
     assert_eq!(made.failed, 0, "{:?}", made.failures);
     assert!(!env(&stored, "web").iter().any(|variable| variable.contains("example")), "{stored}");
 }
