@@ -1,5 +1,6 @@
 //! What a second processor adds: the webhook's handler on one thread and on two, which share all that replicas of a handler
 //! share (presets, metrics, the bound on requests). TLS and sockets share nothing, and clients would need processors too.
+//! And two handlers that share nothing, on a thread each: what these two processors have to give.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,23 +17,29 @@ use reach::presets::Presets;
 use super::fixture;
 use super::report::{Row, median};
 
-/// Rounds; in each, one thread and two take turns.
+/// Rounds; in each, all of them take turns.
 const ROUNDS: usize = 21;
 /// How long a round takes.
 const ROUND: Duration = Duration::from_millis(200);
 
-/// Both.
+/// All of them.
 pub fn measure() -> Vec<Row> {
-    let presets = Arc::new(Presets::default());
-    presets.publish(fixture::snapshot(fixture::proxy(), 0));
-    let service = Admission::new(presets, fixture::metrics()).service();
-    let body = Bytes::from(fixture::bytes(&fixture::review()));
-    let rate = |threads: usize| {
+    let service = || {
+        let presets = Arc::new(Presets::default());
+        presets.publish(fixture::snapshot(fixture::proxy(), 0));
+        Admission::new(presets, fixture::metrics()).service()
+    };
+    let services = &[service(), service()];
+    let body = &Bytes::from(fixture::bytes(&fixture::review()));
+    // A thread for each of these.
+    let rate = |of_threads: &[usize]| {
         let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
         let start = Instant::now();
         thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
+            for &service in of_threads {
+                let service = &services[service];
+                let (stop, answered) = (&stop, &answered);
+                scope.spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread()
                         .enable_all()
                         .build()
@@ -58,15 +65,17 @@ pub fn measure() -> Vec<Row> {
         });
         answered.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
     };
-    let (mut one, mut two) = (Vec::new(), Vec::new());
+    let (mut one, mut two, mut apart) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        one.push(rate(1));
-        two.push(rate(2));
+        one.push(rate(&[0]));
+        two.push(rate(&[0, 0]));
+        apart.push(rate(&[0, 1]));
     }
-    let (one, two) = (median(one), median(two));
+    let (one, two, apart) = (median(one), median(two), median(apart));
     vec![
         Row::new("cores: reviews answered on one thread", one, "/s"),
         Row::new("cores: reviews answered on two threads", two, "/s"),
         Row::new("cores: two threads / one", two / one, "").at_least(1.8),
+        Row::new("cores: two threads that share nothing / one", apart / one, ""),
     ]
 }
