@@ -70,6 +70,11 @@ pub struct Admission {
     metrics: ReviewMetrics,
 }
 
+/// The handler as a connection has it: one that nobody else counts references of. Those of the [`Admission`] itself would go
+/// from one processor to the other with each request.
+#[derive(Debug)]
+struct Connection(Arc<Arc<Admission>>);
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Review<'a> {
@@ -317,7 +322,7 @@ impl Admission {
         Self { presets, metrics }
     }
 
-    /// The webhook, for [`crate::server`]. There is one path and one method: a router would cost more
+    /// The webhook, for [`crate::server`], which clones it for each connection. There is one path and one method: a router would cost more
     /// than all else that is done to a request before its body is read.
     #[must_use]
     pub fn service<B>(
@@ -326,9 +331,9 @@ impl Admission {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send,
     {
-        let admission = Arc::new(self);
+        let connection = Connection(Arc::new(Arc::new(self)));
         service_fn(move |request| {
-            let admission = Arc::clone(&admission);
+            let admission = Arc::clone(&connection.0);
             async move { Ok(admission.handle(request).await.into()) }
         })
     }
@@ -402,6 +407,12 @@ impl Admission {
                 return failure(StatusCode::INTERNAL_SERVER_ERROR, Outcome::not_ready, message);
             }
         }
+    }
+}
+
+impl Clone for Connection {
+    fn clone(&self) -> Self {
+        Self(Arc::new(Arc::clone(&self.0)))
     }
 }
 

@@ -5,181 +5,23 @@
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
+pub use self::reviews::{Outcome, ReviewMetrics, Skip};
 use crate::api::PresetKind;
-use crate::inject::LeftAlone;
 
-/// How a review ended; the label `outcome` of `reach_reviews_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(non_camel_case_types, reason = "the names are label values, which are written in snake case")]
-pub enum Outcome {
-    /// A patch was returned.
-    injected,
-    /// Presets select the pod, but it has everything already.
-    unchanged,
-    /// Nothing to do: not a pod, opted out, or no preset.
-    skipped,
-    /// The object cannot be read as a pod; admitted unchanged.
-    unreadable,
-    /// The patch is larger than what may be injected; admitted unchanged.
-    too_large,
-    /// A mistake in reach; admitted unchanged.
-    panicked,
-    /// Presets or the namespace are not known (yet): answered with an error, so that the API server
-    /// counts a failed call.
-    not_ready,
-    /// The request is no `AdmissionReview` of version v1.
-    bad_request,
-    /// More requests at once than are taken.
-    overloaded,
-    /// The body did not arrive in time.
-    timed_out,
-}
-
-impl Outcome {
-    const ALL: [Self; 10] = [
-        Self::injected,
-        Self::unchanged,
-        Self::skipped,
-        Self::unreadable,
-        Self::too_large,
-        Self::panicked,
-        Self::not_ready,
-        Self::bad_request,
-        Self::overloaded,
-        Self::timed_out,
-    ];
-}
-
-/// Why a pod or a preset was left out; the label `reason` of `reach_skips_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(non_camel_case_types, reason = "the names are label values, which are written in snake case")]
-pub enum Skip {
-    /// A mirror pod.
-    mirror_pod,
-    /// The namespace has opted out.
-    namespace_opt_out,
-    /// The pod has opted out.
-    pod_opt_out,
-    /// No preset selects the pod.
-    no_preset,
-    /// Not a pod on CREATE, nor ephemeral containers on UPDATE.
-    not_a_pod,
-    /// A preset was not applied because of a conflict.
-    preset_conflict,
-    /// A variable of a preset was not followed because of a conflict.
-    variable_conflict,
-    /// A container's own variable could not be merged.
-    unmergeable_variable,
-}
-
-impl Skip {
-    const ALL: [Self; 8] = [
-        Self::mirror_pod,
-        Self::namespace_opt_out,
-        Self::pod_opt_out,
-        Self::no_preset,
-        Self::not_a_pod,
-        Self::preset_conflict,
-        Self::variable_conflict,
-        Self::unmergeable_variable,
-    ];
-}
-
-impl From<LeftAlone> for Skip {
-    fn from(reason: LeftAlone) -> Self {
-        match reason {
-            LeftAlone::Mirror => Self::mirror_pod,
-            LeftAlone::NamespaceOptOut => Self::namespace_opt_out,
-            LeftAlone::PodOptOut => Self::pod_opt_out,
-            LeftAlone::NoPreset => Self::no_preset,
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: Outcome,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: Skip,
-}
+mod reviews;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
-}
-
-/// Metrics of reviews. Counters are looked up once: the hot path touches atomics only.
-#[derive(Clone, Debug)]
-pub struct ReviewMetrics {
-    outcomes: [Counter; Outcome::ALL.len()],
-    skips: [Counter; Skip::ALL.len()],
-    injections: Counter,
-    duration: Histogram,
-}
-
-impl ReviewMetrics {
-    /// Creates the metrics and registers them.
-    pub fn register(registry: &mut Registry) -> Self {
-        let outcomes = Family::<OutcomeLabel, Counter>::default();
-        let skips = Family::<ReasonLabel, Counter>::default();
-        let metrics = Self {
-            outcomes: Outcome::ALL.map(|outcome| outcomes.get_or_create(&OutcomeLabel { outcome }).clone()),
-            skips: Skip::ALL.map(|reason| skips.get_or_create(&ReasonLabel { reason }).clone()),
-            injections: Counter::default(),
-            // From what a review costs (tens of microseconds) to what the API server waits (seconds).
-            duration: Histogram::new([
-                0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1,
-                0.5, 1.0, 3.0,
-            ]),
-        };
-        registry.register("reviews", "Admission reviews by outcome", outcomes);
-        registry.register("skips", "Pods, presets and variables left out, by reason", skips);
-        registry.register("injections", "Presets applied to pods", metrics.injections.clone());
-        registry.register_with_unit(
-            "review_duration",
-            "Time from the complete request to the reply",
-            Unit::Seconds,
-            metrics.duration.clone(),
-        );
-        metrics
-    }
-
-    /// Counts a review.
-    pub fn reviewed(&self, outcome: Outcome, took: Duration) {
-        self.outcomes[outcome as usize].inc();
-        self.duration.observe(took.as_secs_f64());
-    }
-
-    /// Counts a request that was turned away before it was read.
-    pub fn refused(&self, outcome: Outcome) {
-        self.outcomes[outcome as usize].inc();
-    }
-
-    /// Counts what was left out.
-    pub fn skipped(&self, reason: Skip, count: usize) {
-        if count > 0 {
-            self.skips[reason as usize].inc_by(count as u64);
-        }
-    }
-
-    /// Counts presets applied.
-    pub fn injected(&self, presets: usize) {
-        self.injections.inc_by(presets as u64);
-    }
 }
 
 /// Metrics of presets.

@@ -37,7 +37,8 @@ pub fn measure() -> Vec<Row> {
         let start = Instant::now();
         thread::scope(|scope| {
             for &service in of_threads {
-                let service = &services[service];
+                // As each connection has them.
+                let (service, body) = (services[service].clone(), Bytes::copy_from_slice(body));
                 let (stop, answered) = (&stop, &answered);
                 scope.spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread()
