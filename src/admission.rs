@@ -64,16 +64,16 @@ pub struct Answer {
 pub struct UnknownNamespace(pub Box<str>);
 
 /// What the handler needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Admission {
     presets: Arc<Presets>,
     metrics: ReviewMetrics,
 }
 
-/// The handler as a connection has it: one that nobody else counts references of. Those of the [`Admission`] itself would go
-/// from one processor to the other with each request.
+/// The handler of one connection: the count of its references, which each request changes, is of this connection alone, and does
+/// not go from one processor to the other.
 #[derive(Debug)]
-struct Connection(Arc<Arc<Admission>>);
+struct Connection(Arc<Admission>);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -331,7 +331,7 @@ impl Admission {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send,
     {
-        let connection = Connection(Arc::new(Arc::new(self)));
+        let connection = Connection(Arc::new(self));
         service_fn(move |request| {
             let admission = Arc::clone(&connection.0);
             async move { Ok(admission.handle(request).await.into()) }
@@ -412,7 +412,7 @@ impl Admission {
 
 impl Clone for Connection {
     fn clone(&self) -> Self {
-        Self(Arc::new(Arc::clone(&self.0)))
+        Self(Arc::new(Admission::clone(&self.0)))
     }
 }
 

@@ -226,3 +226,49 @@ impl Collector for ReviewMetrics {
         duration.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::telemetry;
+
+    #[test]
+    fn what_threads_count_is_published_as_one() {
+        let mut registry = telemetry::registry();
+        let metrics = ReviewMetrics::register(&mut registry);
+        // More threads than shares: two of them have the same one.
+        thread::scope(|scope| {
+            for _ in 0..2 * SHARES {
+                scope.spawn(|| {
+                    metrics.reviewed(Outcome::injected, Duration::from_micros(25));
+                    metrics.reviewed(Outcome::skipped, Duration::from_secs(4));
+                    metrics.refused(Outcome::bad_request);
+                    metrics.skipped(Skip::no_preset, 1);
+                    metrics.skipped(Skip::pod_opt_out, 0);
+                    metrics.injected(2);
+                });
+            }
+        });
+        let text = telemetry::encode(&Arc::new(registry));
+        for line in [
+            "# TYPE reach_reviews counter",
+            "reach_reviews_total{outcome=\"injected\"} 64",
+            "reach_reviews_total{outcome=\"skipped\"} 64",
+            "reach_reviews_total{outcome=\"bad_request\"} 64",
+            "reach_reviews_total{outcome=\"panicked\"} 0",
+            "reach_skips_total{reason=\"no_preset\"} 64",
+            "reach_skips_total{reason=\"pod_opt_out\"} 0",
+            "reach_injections_total 128",
+            "# TYPE reach_review_duration_seconds histogram",
+            "reach_review_duration_seconds_sum 256.0016",
+            "reach_review_duration_seconds_count 128",
+            "reach_review_duration_seconds_bucket{le=\"0.000025\"} 64",
+            "reach_review_duration_seconds_bucket{le=\"3.0\"} 64",
+            "reach_review_duration_seconds_bucket{le=\"+Inf\"} 128",
+        ] {
+            assert!(text.lines().any(|published| published == line), "{line} is not in\n{text}");
+        }
+    }
+}
