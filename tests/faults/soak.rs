@@ -137,8 +137,10 @@ pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
     let _recorded = row.record();
     calls.assert_all_injected(10);
     created.assert_all_injected(10);
-    let left = api.get("/api/v1/namespaces?labelSelector=number").expect("a list");
-    assert_eq!(left["items"], json!([]));
+    eventually("all namespaces that came have gone", || {
+        let left = api.get("/api/v1/namespaces?labelSelector=number").expect("a list")["items"].clone();
+        if left == json!([]) { Ok(()) } else { Err(left) }
+    });
     assert!(most < 128.0 * 1024.0, "{most} KiB");
 }
 
@@ -177,9 +179,10 @@ fn change(cluster: &Cluster, part: usize, done: &AtomicBool, changes: &AtomicUsi
             if api.create("/api/v1/namespaces", &namespace).is_ok() {
                 let path = format!("/api/v1/namespaces/{name}");
                 api.delete(&path);
-                // No controller of namespaces runs here: without this it would stay, and be known to reach, for ever.
+                // Its controller takes far longer than until the next one: they would pile up, and each of them be known to reach.
                 let emptied = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {"finalizers": []}});
-                api.replace(&format!("{path}/finalize"), &emptied);
+                // That it was as fast for once is no failure.
+                let _ = api.try_replace(&format!("{path}/finalize"), &emptied);
             }
         }
         changes.fetch_add(1, Ordering::Relaxed);

@@ -332,8 +332,12 @@ impl Api {
     /// When it cannot be replaced.
     #[track_caller]
     pub fn replace(&self, path: &str, object: &Value) -> Value {
-        self.send("PUT", path, "application/json", object)
-            .unwrap_or_else(|error| panic!("cannot replace {path}: {error}"))
+        self.try_replace(path, object).unwrap_or_else(|error| panic!("cannot replace {path}: {error}"))
+    }
+
+    /// Replaces an object, if it can be.
+    pub fn try_replace(&self, path: &str, object: &Value) -> Result<Value, String> {
+        self.send("PUT", path, "application/json", object).map_err(|error| error.to_string())
     }
 
     /// Server-side apply, with force.
