@@ -305,6 +305,23 @@ fn inline_credentials_are_warned_about_and_never_printed() {
 }
 
 #[test]
+fn user_data_that_vsphere_would_not_take_is_told_and_other_is_not() {
+    // With what Cluster API and reach add, a third more in base64: just below and just above 64 KiB.
+    let patch = |bytes: usize| {
+        let own = format!("files:\n- path: /etc/own\n  content: {}", "x".repeat(bytes));
+        pipe(&["host", "patch", "-f", "-", "--presets", "examples/presets"], &cluster(&own))
+    };
+    assert_eq!(patch(30_000).stderr, "");
+    let run = patch(33_000);
+    assert!(
+        run.stderr.contains("of which vSphere takes 65536: the largest file of reach is /etc/"),
+        "{}",
+        run.stderr
+    );
+    run.succeeded();
+}
+
+#[test]
 fn a_list_that_is_long_is_compressed_and_for_ignition_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let preset = folder.path().join("preset.yaml");

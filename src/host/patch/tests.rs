@@ -106,6 +106,15 @@ fn what_is_of_reach_is_replaced_or_taken_away_and_nothing_else() {
 }
 
 #[test]
+fn of_a_compressed_file_no_more_is_read_than_a_manifest_can_have() {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut encoder, &vec![b'x'; 10_000_000]).unwrap();
+    let packed = base64_simd::STANDARD.encode_to_string(encoder.finish().unwrap());
+    let file = json!({"path": "/etc/a", "encoding": "gzip+base64", "content": packed});
+    assert_eq!(content(&file).map(|content| content.len()), Some(1024 * 1024));
+}
+
+#[test]
 fn a_file_of_somebody_else_at_a_path_of_reach_is_told() {
     let own = json!({"path": OURS[0], "content": "HTTP_PROXY=http://me:s3cret@p:1"});
     let object = control_plane(&json!({"files": [own]}));
