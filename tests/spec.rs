@@ -1426,6 +1426,15 @@ fn the_hash_is_16_hexadecimal_digits_over_what_is_injected() {
     let mut renewed = of("a", 0);
     renewed["metadata"]["generation"] = json!(2);
     assert_eq!(hash(of("a", 0)), hash(renewed));
+    for selector in ["selector", "namespaceSelector"] {
+        let mut selecting = of("a", 0);
+        selecting["spec"][selector] = json!({"matchExpressions": [{"key": "x", "operator": "DoesNotExist"}]});
+        assert_eq!(
+            hash(of("a", 0)),
+            hash(selecting),
+            "{selector}: which pods get it is not what is injected"
+        );
+    }
 }
 
 #[test]
