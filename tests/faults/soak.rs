@@ -23,6 +23,7 @@ const NAMESPACE: &str = "soak";
 struct Sample {
     hours: f64,
     memory_kib: f64,
+    own_memory_kib: f64,
     files: f64,
     threads: f64,
 }
@@ -99,7 +100,7 @@ pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
     let settled = &samples[samples.len() / 3..];
     let most = samples.iter().map(|sample| sample.memory_kib).fold(0.0, f64::max);
     let slopes = [
-        slope(settled, |sample| sample.memory_kib / 1024.0),
+        slope(settled, |sample| sample.own_memory_kib / 1024.0),
         slope(settled, |sample| sample.files),
         slope(settled, |sample| sample.threads),
     ];
@@ -119,11 +120,14 @@ pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
         latency: calls.latency(),
         recovery: Some(recovery),
         more: format!(
-            "memory {:.0} MiB at first, {:.0} at last, {:.0} at most; by least squares over the last two thirds: \
+            "memory {:.0} MiB at first, {:.0} at last, {:.0} at most; without the pages of its program, which the kernel reads and \
+             drops, {:.1} at first and {:.1} at last; of that, by least squares over the last two thirds: \
              {:+.2} MiB, {:+.1} files and {:+.1} threads an hour; {:.0} files and {:.0} threads at last",
             first.memory_kib / 1024.0,
             last.memory_kib / 1024.0,
             most / 1024.0,
+            first.own_memory_kib / 1024.0,
+            last.own_memory_kib / 1024.0,
             slopes[0],
             slopes[1],
             slopes[2],
@@ -194,6 +198,7 @@ fn sample(reach: &Reach, after: Duration) -> Sample {
     Sample {
         hours: after.as_secs_f64() / 3600.0,
         memory_kib: reach.memory_kib() as f64,
+        own_memory_kib: reach.own_memory_kib() as f64,
         files: reach.open_files() as f64,
         threads: reach.threads() as f64,
     }

@@ -243,6 +243,14 @@ impl Reach {
         self.status_of_process("VmRSS:")
     }
 
+    /// The part of [`Self::memory_kib`] that is no page of its program, which the kernel reads in and takes away as it likes.
+    ///
+    /// # Panics
+    /// If the kernel does not say.
+    pub fn own_memory_kib(&self) -> u64 {
+        self.status_of_process("RssAnon:")
+    }
+
     /// Lets the peak begin anew.
     ///
     /// # Panics
