@@ -17,7 +17,7 @@ use reach::api::PresetKind;
 use reach::api::validate::validate;
 use reach::inject::LeftAlone;
 use reach::inject::preset::Preset;
-use reach::inject::snapshot::{NamespaceLabels, Snapshot};
+use reach::inject::snapshot::{ClusterLists, NamespaceLabels, Snapshot};
 use reach::no_proxy::portable::{Author, List};
 use serde_json::{Value, json};
 
@@ -952,6 +952,20 @@ fn no_proxy_from_alone_is_a_no_proxy() {
         env(&[preset], &pod_env(&[])),
         ["no_proxy=localhost,127.0.0.1", "NO_PROXY=localhost,127.0.0.1"]
     );
+}
+
+#[test]
+fn other_lists_of_the_cluster_count_whatever_was_asked_before() {
+    let preset = cluster("p", json!({"noProxyForm": "Portable", "noProxyFrom": ["Nodes"]}));
+    let labels = json!({});
+    let mut snapshot = engine::snapshot([&preset], [("shop", &labels)]);
+    for node in ["10.1.2.3", "10.4.5.6"] {
+        let nodes = List::parse(node, Author::Preset);
+        snapshot = snapshot.with_derived(Arc::new(ClusterLists { nodes, ..ClusterLists::default() }));
+        let injection = engine::inject(&snapshot, "shop", &pod_env(&[]), None);
+        let list = env_of(&injection.pod, "containers", 0).remove(0);
+        assert_eq!(list, format!("no_proxy=localhost,{node},127.0.0.1"));
+    }
 }
 
 #[test]
