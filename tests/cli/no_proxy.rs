@@ -1,5 +1,7 @@
 //! `reach no-proxy`.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use super::{PRESETS, golden, inject, run, run_with, values};
@@ -19,6 +21,32 @@ fn a_list_is_shown_in_the_portable_form_with_the_origin_of_each_entry() {
         "warning: fd00::/64 of the list is left out: httpx fails for every URL when it is in the list\n"
     );
     golden("no-proxy-list.txt", &run.succeeded());
+}
+
+#[test]
+fn entries_that_come_from_the_cluster_name_what_asks_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "reach.dev/v1alpha1",
+            "kind": "ClusterPodPreset",
+            "metadata": {"name": "asks"},
+            "spec": {"noProxyFrom": ["Services"]},
+        },
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "mysql", "namespace": "shop"}, "spec": {}},
+    ]});
+    let file = folder.path().join("objects.json");
+    fs::write(&file, objects.to_string()).unwrap();
+    let file = file.display().to_string();
+    assert_eq!(
+        run(&["no-proxy", "-n", "shop", "--presets", &file]).succeeded(),
+        "\
+.mysql     Services of the namespace, for ClusterPodPreset/asks
+mysql      Services of the namespace, for ClusterPodPreset/asks
+localhost  always there
+127.0.0.1  always there
+"
+    );
 }
 
 #[test]
