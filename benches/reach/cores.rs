@@ -1,5 +1,5 @@
-//! What a second processor adds: the webhook's handler on one thread and on two, which share all that replicas of a handler
-//! share (presets, metrics, the bound on requests). TLS and sockets share nothing, and clients would need processors too.
+//! What a second processor adds: the webhook's handler on one thread and on two, as two connections have it, which share the
+//! presets and what they make of them. TLS and sockets share nothing, and clients would need processors too.
 //! And two handlers that share nothing, on a thread each: what these two processors have to give.
 
 use std::sync::Arc;

@@ -183,9 +183,9 @@ fn change(cluster: &Cluster, part: usize, done: &AtomicBool, changes: &AtomicUsi
             if api.create("/api/v1/namespaces", &namespace).is_ok() {
                 let path = format!("/api/v1/namespaces/{name}");
                 api.delete(&path);
-                // Its controller takes far longer than until the next one: they would pile up, and each of them be known to reach.
+                // Not left to its controller, which may take longer than until the next one: what stays, reach has to know.
                 let emptied = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {"finalizers": []}});
-                // That it was as fast for once is no failure.
+                // That the controller was faster is no failure.
                 let _ = api.try_replace(&format!("{path}/finalize"), &emptied);
             }
         }
