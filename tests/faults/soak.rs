@@ -1,6 +1,7 @@
 //! A replica for a while, with everything about it coming and going.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,7 +33,8 @@ struct Sample {
 #[allow(clippy::too_many_lines, reason = "one fault from its beginning to its end")]
 pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
     let cluster = stage.tenancy();
-    let time = Size::wanted().of(Duration::from_secs(20), Duration::from_mins(30));
+    let time = minutes_wanted()
+        .unwrap_or_else(|| Size::wanted().of(Duration::from_secs(20), Duration::from_mins(30)));
     let pause = Size::wanted().of(Duration::from_millis(500), Duration::from_secs(5));
     cluster.namespace(NAMESPACE, &json!({OWN_WEBHOOK: NAMESPACE}));
     let stays = json!({"env": [{"name": "STAYS", "value": "yes"}]});
@@ -97,10 +99,12 @@ pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
     let recovery = recovers(&target, API_SERVER);
     let (first, last) = (samples[0], samples[samples.len() - 1]);
     // What it takes at first, it takes once.
-    let settled = &samples[samples.len() / 3..];
+    let (at_first, settled) = samples.split_at(samples.len() / 3);
+    let (then, at_last) = settled.split_at(settled.len() / 2);
+    let own = [at_first, then, at_last].map(|third| mean(third, own_memory_mib));
     let most = samples.iter().map(|sample| sample.memory_kib).fold(0.0, f64::max);
     let slopes = [
-        slope(settled, |sample| sample.own_memory_kib / 1024.0),
+        slope(settled, own_memory_mib),
         slope(settled, |sample| sample.files),
         slope(settled, |sample| sample.threads),
     ];
@@ -121,13 +125,14 @@ pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
         recovery: Some(recovery),
         more: format!(
             "memory {:.0} MiB at first, {:.0} at last, {:.0} at most; without the pages of its program, which the kernel reads and \
-             drops, {:.1} at first and {:.1} at last; of that, by least squares over the last two thirds: \
-             {:+.2} MiB, {:+.1} files and {:+.1} threads an hour; {:.0} files and {:.0} threads at last",
+             drops, on average {:.1}, {:.1} and {:.1} in the first, second and last third; of that, by least squares over the \
+             last two: {:+.2} MiB, {:+.1} files and {:+.1} threads an hour; {:.0} files and {:.0} threads at last",
             first.memory_kib / 1024.0,
             last.memory_kib / 1024.0,
             most / 1024.0,
-            first.own_memory_kib / 1024.0,
-            last.own_memory_kib / 1024.0,
+            own[0],
+            own[1],
+            own[2],
             slopes[0],
             slopes[1],
             slopes[2],
@@ -204,11 +209,26 @@ fn sample(reach: &Reach, after: Duration) -> Sample {
     }
 }
 
+/// For how long, when that is said: `SOAK_MINUTES`. What grows slowly takes hours to be told from what settles.
+fn minutes_wanted() -> Option<Duration> {
+    let minutes = std::env::var("SOAK_MINUTES").ok()?;
+    let minutes: NonZeroU64 = minutes.parse().unwrap_or_else(|_| {
+        panic!("SOAK_MINUTES={minutes}: expected a whole number of minutes, such as 120")
+    });
+    Some(Duration::from_mins(minutes.get()))
+}
+
+fn own_memory_mib(sample: &Sample) -> f64 {
+    sample.own_memory_kib / 1024.0
+}
+
+fn mean(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
+    samples.iter().map(of).sum::<f64>() / samples.len() as f64
+}
+
 /// How much more of it there is each hour, by least squares.
 fn slope(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
-    let count = samples.len() as f64;
-    let mean = |of: &dyn Fn(&Sample) -> f64| samples.iter().map(of).sum::<f64>() / count;
-    let (x, y) = (mean(&|sample| sample.hours), mean(&|sample| of(sample)));
+    let (x, y) = (mean(samples, |sample| sample.hours), mean(samples, &of));
     let over = samples.iter().map(|sample| (sample.hours - x) * (of(sample) - y)).sum::<f64>();
     let under = samples.iter().map(|sample| (sample.hours - x).powi(2)).sum::<f64>();
     over / under
