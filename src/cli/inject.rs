@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::input::{File, Input, Lookup};
+use super::input::{File, Input, Lookup, complain_all};
 use super::output::{self, Form};
 use super::{Failure, shared_out};
 use crate::inject::pod::Pod;
@@ -79,11 +79,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         for result in documents(file, &lookup) {
             match result {
                 Ok(document) => {
-                    for warning in &document.warnings {
-                        super::complain(&format!("warning: {warning}"));
-                    }
+                    complain_all(&document.warnings);
                     changed |= !document.patches.is_empty();
-                    output::append(&mut text, &document.text);
+                    text.push_str(&document.text);
                     if arguments.output == Some(Output::Patch) {
                         patches.push_str(&Value::Array(document.operations()).to_string());
                         patches.push('\n');
@@ -114,8 +112,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 /// Injects the documents of a file, in order.
 pub(super) fn documents(file: &File, lookup: &Lookup) -> Vec<Result<Injected, String>> {
     shared_out(manifest::documents(&file.text), |document| {
-        inject(&document, lookup)
-            .map_err(|message| format!("{}, document {}: {message}", file.name, document.number))
+        let placed = |message: String| format!("{}, document {}: {message}", file.name, document.number);
+        let mut injected = inject(&document, lookup).map_err(placed)?;
+        injected.warnings = injected.warnings.into_iter().map(placed).collect();
+        Ok(injected)
     })
 }
 
@@ -147,10 +147,10 @@ fn inject(document: &Document<'_>, lookup: &Lookup) -> Result<Injected, String> 
         let operations: Vec<Operation> = injected.operations().into_iter().map(add).collect();
         let edited = document.edit(&operations).map_err(|error| error.to_string())?;
         if edited.reemitted {
-            injected.warnings.push(format!(
-                "document {}: aliases or tags stand where it is injected, so it is written anew, without its comments",
-                document.number
-            ));
+            injected.warnings.push(
+                "aliases or tags stand where it is injected, so it is written anew, without its comments"
+                    .to_owned(),
+            );
         }
         injected.text = edited.text;
     }

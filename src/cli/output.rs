@@ -1,10 +1,12 @@
 //! Streams of manifests as commands that change them write them.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 use similar::TextDiff;
 
 use super::input::File;
-use crate::manifest;
+use crate::manifest::{self, Document};
 
 /// Form of manifests that were changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +28,8 @@ pub enum Form {
 pub fn write(form: Form, files: &[File], texts: &[String]) -> String {
     let mut out = String::new();
     match form {
-        Form::Same => texts.iter().for_each(|text| append(&mut out, text)),
-        Form::Yaml => texts.iter().for_each(|text| append(&mut out, &yaml(text))),
+        Form::Same => out = joined(texts),
+        Form::Yaml => texts.iter().for_each(|text| append(&mut out, &yaml(text), false)),
         Form::Json => {
             let mut items: Vec<Value> = texts.iter().flat_map(|text| objects(text)).collect();
             let object = match items.len() {
@@ -45,16 +47,39 @@ pub fn write(form: Form, files: &[File], texts: &[String]) -> String {
     out
 }
 
+/// The texts as they are. A stream is JSON or YAML, and no reader takes one that goes on as the other: where there is some of
+/// each, all is YAML.
+fn joined(texts: &[String]) -> String {
+    let texts: Vec<&String> = texts.iter().filter(|text| !text.trim().is_empty()).collect();
+    let [first, others @ ..] = &texts[..] else { return String::new() };
+    if others.is_empty() {
+        return (*first).clone();
+    }
+    let forms: Vec<bool> = texts.iter().map(|text| is_json(&manifest::documents(text))).collect();
+    let json = forms.iter().all(|&json| json);
+    let mixed = !json && forms.contains(&true);
+    let mut out = String::new();
+    for text in texts {
+        append(&mut out, &if mixed { yaml(text).into() } else { Cow::Borrowed(text.as_str()) }, json);
+    }
+    out
+}
+
+/// Whether there is nothing but JSON.
+pub fn is_json(documents: &[Document<'_>]) -> bool {
+    !documents.is_empty() && documents.iter().all(Document::is_json)
+}
+
 /// A stream in which documents of JSON are written as YAML.
 fn yaml(text: &str) -> String {
     let mut stream = String::new();
     for document in manifest::documents(text) {
         if document.is_json() {
             for object in objects(document.text) {
-                append(&mut stream, &manifest::to_yaml(&object));
+                append(&mut stream, &manifest::to_yaml(&object), false);
             }
         } else {
-            append(&mut stream, document.text);
+            append(&mut stream, document.text, false);
         }
     }
     stream
@@ -65,16 +90,18 @@ fn objects(text: &str) -> Vec<Value> {
     manifest::documents(text).iter().filter_map(|document| document.read().ok().flatten()).collect()
 }
 
-/// Joins documents of different streams.
-pub fn append(stream: &mut String, document: &str) {
-    if !stream.is_empty() {
-        if !stream.ends_with('\n') {
-            stream.push('\n');
-        }
-        let json = document.trim_start().starts_with('{');
-        if !document.starts_with("---") && !json && !document.trim().is_empty() {
-            stream.push_str("---\n");
-        }
+/// Puts a document of another stream behind those of this one, which is JSON, as the document is, or YAML.
+pub fn append(stream: &mut String, document: &str, json: bool) {
+    if stream.is_empty() {
+        return stream.push_str(document);
+    }
+    if !stream.ends_with('\n') {
+        stream.push('\n');
+    }
+    // The mark of an encoding stands in front of a file only.
+    let document = document.trim_start_matches('\u{feff}');
+    if !json && !document.starts_with("---") && !document.trim().is_empty() {
+        stream.push_str("---\n");
     }
     stream.push_str(document);
 }

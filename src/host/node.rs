@@ -269,22 +269,29 @@ systemctl daemon-reload || say 'systemctl daemon-reload failed'
 "#;
 
 /// A function that puts a block into a file in which others have lines: what stood there of an earlier one goes, all else
-/// stays, and nothing is written that is there already.
+/// stays, and nothing is written that is there already. The file is made anew beside the old one, which goes only when it is
+/// whole: a full disk loses no line of others.
 fn put() -> String {
     format!(
         r#"
 # put FILE BLOCK [LINE]: behind the line, or at the end.
 put() {{
   [ -e "$1" ] || (umask 022; : >"$1")
-  others=$(sed '/^{MARK}$/,/^{END}$/d' "$1") || {{ say "cannot read $1"; return 0; }}
-  if [ -n "$3" ]; then
-    printf '%s\n' "$others" | sed "/^$3/r $2"
+  file=$(readlink -f "$1")
+  others=$(sed '/^{MARK}$/,/^{END}$/d' "$file") || {{ say "cannot read $1"; return 0; }}
+  if ! cp -p "$file" "$file.reach" || ! with "$2" "$3" >"$file.reach"; then
+    say "cannot write $1, it stays as it is"
+  elif ! cmp -s "$file.reach" "$file"; then
+    mv "$file.reach" "$file" || say "cannot write $1, it stays as it is"
+  fi
+  rm -f "$file.reach"
+}}
+with() {{
+  if [ -n "$2" ]; then
+    printf '%s\n' "$others" | sed "/^$2/r $1"
   else
-    [ -z "$others" ] || printf '%s\n' "$others"
-    cat "$2"
-  fi >"$2.new"
-  cmp -s "$2.new" "$1" || cat "$2.new" >"$1" || say "cannot write $1"
-  rm -f "$2.new"
+    {{ [ -z "$others" ] || printf '%s\n' "$others"; }} && cat "$1"
+  fi
 }}
 "#
     )

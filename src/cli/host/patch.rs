@@ -370,13 +370,14 @@ impl Work<'_> {
             let edited = shared_out(numbered.clone(), |(number, document)| {
                 self.edits.get(&(file, number)).map(|operations| document.edit(operations)).transpose()
             });
+            let json = output::is_json(documents);
             let mut text = String::new();
             for ((number, document), edited) in numbered.iter().zip(edited) {
                 let source = || source(self.stream, file, *number);
                 match (replaced.remove(&(file, *number)), edited) {
                     (Some(new), _) => {
                         if let Some(new) = new {
-                            append(&mut text, &secret_text(&new));
+                            append(&mut text, &secret_text(&new, json), json);
                         }
                     }
                     (None, Ok(None)) => text.push_str(document.text),
@@ -395,9 +396,10 @@ impl Work<'_> {
             }
             texts.push(text);
         }
-        if let Some(last) = texts.last_mut() {
+        if let (Some(last), Some(documents)) = (texts.last_mut(), self.stream.documents.last()) {
+            let json = output::is_json(documents);
             for secret in self.secrets.values() {
-                append(last, &secret_text(secret));
+                append(last, &secret_text(secret, json), json);
             }
         }
         (texts, changed)
@@ -421,6 +423,6 @@ fn source(stream: &Stream<'_>, file: usize, document: usize) -> String {
     })
 }
 
-fn secret_text(secret: &Value) -> String {
-    format!("---\n{MARK}\n{}", manifest::to_yaml(secret))
+fn secret_text(secret: &Value, json: bool) -> String {
+    if json { format!("{secret:#}\n") } else { format!("---\n{MARK}\n{}", manifest::to_yaml(secret)) }
 }

@@ -190,11 +190,42 @@ fn the_script_restarts_what_is_there_and_may_run_twice() {
         let certificate = fs::read_to_string(certificates.join("reach-corp-1.crt")).unwrap();
         assert_eq!(certificate, format!("{MARK}\n{PEM}"));
         assert!(!certificates.join("reach-old.crt").exists());
-        assert!(!etc("reach/environment.new").exists());
+        assert!(!etc("environment.reach").exists());
     };
     check(1);
     assert!(run(root.path(), script_of(&node), &[]).status.success());
     check(2);
+}
+
+#[test]
+fn a_full_disk_loses_no_line_of_others() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let node = Node::new(&settings(), &everything()).unwrap();
+    let root = machine(&node);
+    let etc = |name: &str| root.path().join("etc").join(name);
+    let before = [("environment", "LANG=C\n"), ("dnf/dnf.conf", "[main]\ngpgcheck=1\n")];
+    for (name, text) in before {
+        fs::write(etc(name), text).unwrap();
+        fs::set_permissions(etc(name), fs::Permissions::from_mode(0o640)).unwrap();
+    }
+    // Not one byte can be written.
+    let full = format!("trap '' XFSZ; ulimit -f 0\n{}", script_of(&node));
+    let output = run(root.path(), &full, &[]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    for (name, text) in before {
+        assert_eq!(fs::read_to_string(etc(name)).unwrap(), text);
+        let expected = format!("reach: cannot write {}, it stays as it is", etc(name).display());
+        assert!(told.contains(&expected), "{told}");
+        assert!(!etc(&format!("{name}.reach")).exists());
+    }
+    // Nor does it lose them where the file is a link; and its mode stays.
+    fs::rename(etc("environment"), etc("real")).unwrap();
+    std::os::unix::fs::symlink(etc("real"), etc("environment")).unwrap();
+    assert!(run(root.path(), script_of(&node), &[]).status.success());
+    assert!(fs::symlink_metadata(etc("environment")).unwrap().is_symlink());
+    assert!(fs::read_to_string(etc("real")).unwrap().starts_with("LANG=C\n# Written by reach"));
+    assert_eq!(fs::metadata(etc("real")).unwrap().mode() & 0o777, 0o640);
 }
 
 #[test]
