@@ -17,7 +17,7 @@ pub(super) mod env_file;
 
 /// Say for each HTTP client whether it reaches a URL directly or through a proxy, and why
 ///
-/// Clients read the same variables differently. Nothing is connected to: each client has a model here, which is compared with the real program (docs/clients.md).
+/// Clients read the same variables differently. Nothing is connected to: each client has a model here, which is compared with the real program, all but .NET (docs/clients.md).
 /// The variables are those of the current environment, of a file, or of a container as the webhook would change it.
 #[derive(Debug, clap::Args)]
 // The URLs first: `--presets` takes what follows it.
