@@ -47,7 +47,7 @@ SIGTERM drains: requests are served until clients know that this server is going
 SIGINT (Ctrl-C) ends as soon as the requests in flight have been answered.")]
 pub struct Arguments {
     /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, which they refer to) from files or folders, reloaded when they change; without it, from the cluster
-    #[arg(long, value_name = "PATH", num_args = 1.., env = "REACH_PRESETS", value_delimiter = ':')]
+    #[arg(long, value_name = "PATH", env = "REACH_PRESETS", value_delimiter = ':')]
     presets: Vec<PathBuf>,
     /// What to watch in the cluster for noProxyFrom of presets
     #[arg(
@@ -267,13 +267,15 @@ async fn load_presets(
         });
         tokio::spawn(cluster::watch(client, Arc::clone(presets), sources, metrics.clone(), notes));
     } else {
+        // Before they are read: what changes meanwhile shows at the next look.
+        let seen = directory::fingerprint(&arguments.presets);
         let loaded = directory::load(&arguments.presets)
             .map_err(|errors| Failure::Messages(errors.iter().map(ToString::to_string).collect()))?;
         let given = arguments.network.facts();
         let loaded = loaded.with_given(given.clone());
         let said = directory::publish(&loaded, presets, metrics, &Accounts::default());
         let (paths, presets) = (arguments.presets.clone(), Arc::clone(presets));
-        tokio::spawn(directory::watch(paths, given, presets, metrics.clone(), said));
+        tokio::spawn(directory::watch(paths, seen, given, presets, metrics.clone(), said));
     }
     Ok(())
 }

@@ -131,15 +131,16 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Vec<FileError>> {
 
 /// Looks at the files now and then and publishes what is new and good; runs until it is dropped.
 ///
-/// `said` is what is known of `noProxyFrom` of the presets that are published.
+/// `seen` is the fingerprint of the files before those presets were read that are published, and `said` what is known of their
+/// `noProxyFrom`.
 pub async fn watch(
     paths: Vec<PathBuf>,
+    mut seen: Fingerprint,
     given: Facts,
     presets: Arc<Presets>,
     metrics: PresetMetrics,
     mut said: Accounts,
 ) {
-    let mut seen = fingerprint(&paths);
     loop {
         tokio::time::sleep(RELOAD_EVERY).await;
         let now = fingerprint(&paths);
@@ -198,7 +199,11 @@ pub(crate) fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
 type Seen = (u64, SystemTime, PathBuf);
 
 /// What changes when a file changes.
-fn fingerprint(paths: &[PathBuf]) -> Vec<(PathBuf, Option<Seen>)> {
+pub type Fingerprint = Vec<(PathBuf, Option<Seen>)>;
+
+/// The fingerprint of files and folders.
+#[must_use]
+pub fn fingerprint(paths: &[PathBuf]) -> Fingerprint {
     let look = |file: PathBuf| {
         let seen = fs::metadata(&file).ok().map(|metadata| {
             let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
