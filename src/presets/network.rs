@@ -118,7 +118,7 @@ impl Part {
     #[must_use]
     pub fn node(&self) -> Facts {
         let internal = self.status.addresses.iter().filter(|address| address.kind == "InternalIP");
-        let addresses: Vec<IpAddr> = internal.filter_map(|address| address.address.parse().ok()).collect();
+        let addresses = one_family(internal.filter_map(|address| address.address.parse().ok()).collect());
         let networks = self.spec.pod_cidrs.iter().chain([&self.spec.pod_cidr]);
         Facts { addresses, networks: parsed(networks.map(String::as_str)) }
     }
@@ -134,10 +134,8 @@ impl Part {
     pub fn api_service(&self) -> Facts {
         let addresses = self.spec.cluster_ips.iter().chain([&self.spec.cluster_ip]);
         // `None` for a headless one.
-        Facts {
-            addresses: addresses.filter_map(|address| address.parse().ok()).collect(),
-            ..Facts::default()
-        }
+        let addresses = one_family(addresses.filter_map(|address| address.parse().ok()).collect());
+        Facts { addresses, ..Facts::default() }
     }
 
     /// What kubeadm says in its ConfigMap: the networks of pods and Services.
@@ -220,17 +218,21 @@ pub fn cluster_network<'f>(
     limited(addresses.chain(networks.iter().map(ToString::to_string)), MAX_NETWORKS)
 }
 
-/// The addresses of nodes, by number. Of a node that has an IPv4 address, the IPv6 addresses are left out: some clients
-/// read the end of one as the end of an IPv4 address.
+/// The addresses of nodes, by number.
 #[must_use]
 pub fn nodes<'f>(nodes: impl Iterator<Item = &'f Facts>) -> Limited {
-    let of_node = |facts: &'f Facts| {
-        let has_v4 = facts.addresses.iter().any(IpAddr::is_ipv4);
-        facts.addresses.iter().filter(move |address| address.is_ipv4() || !has_v4).copied()
-    };
     // Those of IPv4 sort before those of IPv6.
-    let addresses: BTreeSet<IpAddr> = nodes.flat_map(of_node).collect();
+    let addresses: BTreeSet<IpAddr> = nodes.flat_map(|facts| &facts.addresses).copied().collect();
     limited(addresses.iter().map(ToString::to_string), MAX_NODES)
+}
+
+/// The addresses of something, those of IPv6 only where it has none of IPv4: some clients read the end of one as the end of an IPv4
+/// address.
+fn one_family(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    if addresses.iter().any(IpAddr::is_ipv4) {
+        addresses.retain(IpAddr::is_ipv4);
+    }
+    addresses
 }
 
 fn limited(entries: impl Iterator<Item = String>, most: usize) -> Limited {
@@ -281,8 +283,10 @@ mod tests {
                 .list
                 .texts()
                 .collect::<Vec<_>>(),
-            ["10.96.0.1", "fd00:10:96::1"]
+            ["10.96.0.1"]
         );
+        let service = json!({"spec": {"clusterIP": "fd00:10:96::1", "clusterIPs": ["fd00:10:96::1"]}});
+        assert!(!part(&service).api_service().is_empty());
         assert!(
             part(&json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}})).api_service().is_empty()
         );
