@@ -337,6 +337,34 @@ fn explain_names_what_is_added_beside_variables() {
 }
 
 #[test]
+fn explain_names_no_one_value_where_spellings_differ() {
+    let preset =
+        "env: [{name: http_proxy, value: 'http://proxy:1'}, {name: https_proxy, value: 'http://proxy:1'}]";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("files.yaml");
+    fs::write(
+        &file,
+        format!(
+            "apiVersion: reach.dev/v1alpha1\nkind: ClusterPodPreset\nmetadata: {{name: p}}\nspec:\n  {preset}\n\
+             ---\napiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  containers:\n  - name: app\n    env:\n    \
+             - {{name: http_proxy, value: 'http://old:1'}}\n    - {{name: HTTP_PROXY, value: ''}}\n    \
+             - {{name: https_proxy, value: 'http://one:1'}}\n    - {{name: HTTPS_PROXY, value: 'http://one:1'}}\n"
+        ),
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let text = run(&["explain", "-f", file, "--presets", file]).succeeded();
+    for expected in [
+        "    http_proxy, HTTP_PROXY\n",
+        "      + http://old:1: the container itself as http_proxy (pod)\n",
+        "      + : the container itself as HTTP_PROXY (pod)\n",
+        "    https_proxy, HTTPS_PROXY = http://one:1\n",
+    ] {
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
 fn explain_says_what_a_jvm_cannot_be_told() {
     let explained = |more: &str| explained(&format!("derive: [Java], env: [{more}]"));
     let list = "{name: no_proxy, value: '.svc,10.0.0.0/9,web:80'}";

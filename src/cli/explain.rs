@@ -12,7 +12,7 @@ use crate::api::{MergeStrategy, NoProxySource};
 use crate::inject::annotation::warnings;
 use crate::inject::java;
 use crate::inject::merge::{Because, Outcome, Part, Resolved};
-use crate::inject::pod::{Container, Pod};
+use crate::inject::pod::{Container, EnvVar, Pod};
 use crate::inject::preset::{PresetLevel, ProxyVariable, VariableValue};
 use crate::inject::workload::{Workload, workloads};
 use crate::inject::{self, LeftAlone, Plan, Target};
@@ -92,6 +92,9 @@ struct PartExplanation {
     /// The preset; absent for the container's own value.
     #[serde(skip_serializing_if = "Option::is_none")]
     preset: Option<String>,
+    /// Under which name the container has it, if it has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     level: &'static str,
     value: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,8 +219,10 @@ fn variables(variables: &[(&Resolved, &Outcome)], container: &Container<'_>) -> 
         let used = variable.parts.iter().map(|part| self::part(part, from_presets));
         let mut parts: Vec<PartExplanation> =
             variable.dropped.iter().map(|part| self::part(part, false)).chain(used).collect();
+        let has_spellings = own.iter().any(|other| other.name != own[0].name);
         parts.extend(own.iter().map(|own| PartExplanation {
             preset: None,
+            name: has_spellings.then(|| own.name.to_string()),
             level: "pod",
             value: if own.is_from() { "valueFrom".to_owned() } else { own.literal().to_owned() },
             strategy: None,
@@ -225,7 +230,13 @@ fn variables(variables: &[(&Resolved, &Outcome)], container: &Container<'_>) -> 
             no_proxy_from: Vec::new(),
             used: true,
         }));
-        let own_value = || own.last().filter(|own| !own.is_from()).map(|own| own.literal().to_owned());
+        // Where not all of them say the same, each says its own below.
+        let own_value = || {
+            let counted = variable.own(container);
+            let (_, first) = counted.first()?;
+            let same = |own: &EnvVar<'_>| !own.is_from() && own.literal() == first.literal();
+            counted.iter().all(|(_, own)| same(own)).then(|| first.literal().to_owned())
+        };
         let (names, value, rule): (Vec<String>, _, _) = match outcome {
             Outcome::Added => (
                 variable.spellings.iter().map(ToString::to_string).collect(),
@@ -267,7 +278,7 @@ fn variables(variables: &[(&Resolved, &Outcome)], container: &Container<'_>) -> 
 const ADDED: &str = "added: the container does not have it";
 const MERGED: &str = "merged: the container's own entries join, last";
 const KEPT: &str = "kept: the container's own value replaces what presets say";
-const NOTHING: &str = "not added: the container has no proxy variable whose value is known";
+const NOTHING: &str = "not added: the container has no http_proxy or https_proxy whose value is known, or a no_proxy whose value is not";
 const UNMERGEABLE: &str = "kept: the container's value comes from elsewhere and cannot be merged";
 
 fn unique(names: impl Iterator<Item = String>) -> Vec<String> {
@@ -283,6 +294,7 @@ fn unique(names: impl Iterator<Item = String>) -> Vec<String> {
 fn part(part: &Part, used: bool) -> PartExplanation {
     PartExplanation {
         preset: Some(part.preset.reference().to_owned()),
+        name: None,
         level: match part.preset.level {
             PresetLevel::Cluster => "cluster",
             PresetLevel::Namespace => "namespace",
@@ -370,7 +382,11 @@ fn write_text(out: &mut String, explanation: &Explanation) -> std::fmt::Result {
             for part in &variable.parts {
                 let mark = if part.used { '+' } else { '-' };
                 let who = part.preset.as_deref().unwrap_or("the container itself");
-                write!(out, "      {mark} {}: {who} ({}", part.value, part.level)?;
+                write!(out, "      {mark} {}: {who}", part.value)?;
+                if let Some(name) = &part.name {
+                    write!(out, " as {name}")?;
+                }
+                write!(out, " ({}", part.level)?;
                 if let (Some(strategy), Some(because)) = (part.strategy, part.because) {
                     write!(out, "; {strategy:?}, {because}")?;
                 }
