@@ -21,10 +21,13 @@ use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 
+use crate::api::NoProxySource;
 use crate::inject::json::{self, Raw};
 use crate::inject::pod::{List, Pod, Text};
-use crate::inject::snapshot::Snapshot;
-use crate::inject::{self, Target, annotation, patch};
+use crate::inject::preset::Preset;
+use crate::inject::set::PresetSets;
+use crate::inject::snapshot::{ClusterLists, Snapshot};
+use crate::inject::{self, Plan, Target, annotation, patch};
 use crate::presets::Presets;
 use crate::server::NoRoom;
 use crate::telemetry::{Outcome, ReviewMetrics, Skip};
@@ -210,20 +213,56 @@ fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<A
         }
         Ok(Ok(plan)) => plan,
     };
+    let bytes = match injected(&request.uid, &plan, &pod, None, metrics) {
+        Ok(answer) => return Ok(answer),
+        Err(bytes) => bytes,
+    };
+    // Whoever names Services is not to keep the proxy from pods of others.
+    let has_names =
+        |preset: &Preset| preset.no_proxy_from().iter().any(|from| *from != NoProxySource::ClusterNetwork);
+    if plan.applied().iter().any(|preset| has_names(preset)) {
+        let cluster_network = snapshot.cluster_lists().cluster_network.clone();
+        let lists = ClusterLists { cluster_network, ..ClusterLists::default() };
+        let sets = PresetSets::default();
+        if let Ok(Ok(plan)) = inject::plan(&namespace.with_lists(&lists, &sets), &pod, target)
+            && let Ok(answer) = injected(&request.uid, &plan, &pod, Some(bytes), metrics)
+        {
+            return Ok(answer);
+        }
+    }
+    let warning = format!("reach: injection skipped: the patch has {bytes} bytes, at most {MAX_PATCH}");
+    Ok(allowed(&request.uid, Outcome::too_large, None, &[warning]))
+}
+
+/// The answer with what a plan makes of a pod; `whole` is what the patch would have with names from the cluster, where they are
+/// left out.
+///
+/// # Errors
+/// The length of the patch, in bytes, if it is too large.
+fn injected(
+    uid: &str,
+    plan: &Plan<'_>,
+    pod: &Pod<'_>,
+    whole: Option<usize>,
+    metrics: &ReviewMetrics,
+) -> Result<Answer, usize> {
+    let patch = patch::write(plan, pod, "");
+    if let Some(bytes) = patch.as_ref().map(Vec::len).filter(|bytes| *bytes > MAX_PATCH) {
+        return Err(bytes);
+    }
     metrics.skipped(Skip::preset_conflict, plan.skipped.len());
     metrics.skipped(Skip::variable_conflict, plan.conflicts().len());
-    metrics.skipped(Skip::unmergeable_variable, plan.unmergeable(&pod).count());
-    let warnings = annotation::warnings(&plan, &pod);
-    Ok(match patch::write(&plan, &pod, "") {
-        None => allowed(&request.uid, Outcome::unchanged, None, &warnings),
-        Some(patch) if patch.len() > MAX_PATCH => {
-            let warning =
-                format!("reach: injection skipped: the patch has {} bytes, at most {MAX_PATCH}", patch.len());
-            allowed(&request.uid, Outcome::too_large, None, &[warning])
-        }
+    metrics.skipped(Skip::unmergeable_variable, plan.unmergeable(pod).count());
+    metrics.skipped(Skip::too_long, plan.too_long(pod).count() + usize::from(whole.is_some()));
+    let mut warnings = annotation::warnings(plan, pod);
+    warnings.extend(whole.map(|bytes| {
+        format!("reach: no_proxy is without the Services and Nodes of noProxyFrom: the patch would have {bytes} bytes, at most {MAX_PATCH}")
+    }));
+    Ok(match patch {
+        None => allowed(uid, Outcome::unchanged, None, &warnings),
         Some(patch) => {
             metrics.injected(plan.applied().len());
-            allowed(&request.uid, Outcome::injected, Some(&patch), &warnings)
+            allowed(uid, Outcome::injected, Some(&patch), &warnings)
         }
     })
 }
@@ -500,7 +539,12 @@ fn time_limit(query: Option<&str>) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::no_proxy::portable::{Author, List};
+    use crate::presets::directory;
 
     #[test]
     fn a_panic_admits_the_pod_unchanged() {
@@ -513,6 +557,68 @@ mod tests {
         assert_eq!(reply["response"]["allowed"], true);
         assert!(reply["response"].get("patch").is_none());
         assert!(reply["response"]["warnings"][0].as_str().unwrap().contains("internal error"));
+    }
+
+    #[test]
+    fn a_list_of_services_that_is_too_long_for_a_patch_keeps_nothing_else_from_a_pod() {
+        let list = |text: &str| List::parse(text, Author::Preset);
+        let preset = |from: &[&str]| {
+            let env = json!([{"name": "http_proxy", "value": "http://proxy:1"}, {"name": "no_proxy", "value": "own.example"}]);
+            let spec = json!({"env": env, "noProxyFrom": from});
+            let object = json!({
+                "apiVersion": "reach.dev/v1alpha1", "kind": "ClusterPodPreset", "metadata": {"name": "p"}, "spec": spec
+            });
+            Arc::new(directory::preset(&object).unwrap())
+        };
+        let services: Vec<String> = (0..1000).map(|n| format!("service-{n}.shop")).collect();
+        let review_of = |containers: usize| {
+            let containers: Vec<Value> = (0..containers).map(|n| json!({"name": format!("c{n}")})).collect();
+            json!({
+                "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+                "request": {
+                    "uid": "u", "operation": "CREATE", "namespace": "shop",
+                    "resource": {"group": "", "version": "v1", "resource": "pods"},
+                    "object": {"metadata": {"name": "p"}, "spec": {"containers": containers}},
+                },
+            })
+            .to_string()
+        };
+        let metrics = ReviewMetrics::register(&mut Registry::default());
+        let answer = |containers: usize, from: &[&str]| {
+            let derived = ClusterLists {
+                all_services: list(&services.join(",")),
+                cluster_network: list("10.96.0.0/12"),
+                ..ClusterLists::default()
+            };
+            let snapshot = Snapshot::from_parts([preset(from)], [], true).with_derived(Arc::new(derived));
+            let answer = review(review_of(containers).as_bytes(), &snapshot, &metrics).unwrap();
+            let reply: Value = serde_json::from_slice(&answer.body).unwrap();
+            let warnings = reply["response"]["warnings"].as_array().cloned().unwrap_or_default();
+            let patch = reply["response"]["patch"]
+                .as_str()
+                .map(|patch| base64_simd::STANDARD.decode_to_vec(patch).unwrap());
+            (answer.outcome, warnings, String::from_utf8(patch.unwrap_or_default()).unwrap())
+        };
+        let both = ["AllServices", "ClusterNetwork"];
+        let (outcome, warnings, patch) = answer(2, &both);
+        assert_eq!((outcome, warnings.len()), (Outcome::injected, 0));
+        assert!(patch.contains("service-999.shop") && patch.len() <= MAX_PATCH);
+        let (outcome, warnings, patch) = answer(20, &both);
+        assert_eq!(outcome, Outcome::injected);
+        assert!(
+            matches!(&warnings[..], [Value::String(one)] if one.contains("without the Services and Nodes")),
+            "{warnings:?}"
+        );
+        assert!(
+            patch.contains("http://proxy:1")
+                && patch.contains("own.example")
+                && patch.contains("10.96.0.0/12")
+        );
+        assert!(!patch.contains("service-"));
+        // What presets say themselves is never cut.
+        let (outcome, warnings, _) = answer(4000, &both);
+        assert_eq!(outcome, Outcome::too_large);
+        assert!(warnings[0].as_str().unwrap().contains("injection skipped"), "{warnings:?}");
     }
 
     #[test]

@@ -27,7 +27,6 @@ pub mod workload;
 use self::merge::{Outcome, Resolved, VariableConflict};
 use self::pod::{Container, List, Pod, Spec, Text, items};
 use self::preset::{EnvFrom, EnvFromKey, Mount, Preset, PresetLevel, Volume, normal_path};
-use self::select::Labels;
 use self::set::{PresetSets, Shared};
 use self::snapshot::{Derived, Namespace};
 
@@ -527,6 +526,20 @@ impl Plan<'_> {
 
     /// Containers and variables whose own value comes from elsewhere and so could not be merged.
     pub fn unmergeable<'p>(&'p self, pod: &'p Pod<'_>) -> impl Iterator<Item = (&'p str, &'p str)> {
+        self.outcomes(pod, |outcome| *outcome == Outcome::Unmergeable)
+    }
+
+    /// Containers and variables that are without what is derived for them, since they would be too long with it.
+    pub fn too_long<'p>(&'p self, pod: &'p Pod<'_>) -> impl Iterator<Item = (&'p str, &'p str)> {
+        self.outcomes(pod, |outcome| matches!(outcome, Outcome::Merged { too_long: true, .. }))
+    }
+
+    /// Containers and variables that come out so.
+    fn outcomes<'p>(
+        &'p self,
+        pod: &'p Pod<'_>,
+        is: impl Fn(&Outcome) -> bool + Copy + 'p,
+    ) -> impl Iterator<Item = (&'p str, &'p str)> {
         self.containers.iter().flat_map(move |planned| {
             let name = pod
                 .spec
@@ -534,18 +547,8 @@ impl Plan<'_> {
                 .and_then(|spec| planned.list.of(spec).get(planned.index))
                 .map_or("", |container| &container.name);
             self.variables(planned)
-                .filter(|(_, outcome)| **outcome == Outcome::Unmergeable)
+                .filter(move |(_, outcome)| is(outcome))
                 .map(move |(variable, _)| (name, variable.identity().key()))
         })
-    }
-}
-
-impl Labels for Namespace<'_> {
-    fn label(&self, key: &str) -> Option<&str> {
-        self.labels.label(key)
-    }
-
-    fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.labels.labels()
     }
 }

@@ -20,7 +20,7 @@ pub fn entries(list: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The union of lists: entries in the order in which they were first seen, each once without regard to
-/// ASCII case, in the spelling in which it was first seen.
+/// ASCII case, in the spelling in which it was first seen. Only references to variables, `$(NAME)`, have a case.
 #[derive(Clone, Debug, Default)]
 pub struct Union<'a> {
     entries: Vec<&'a str>,
@@ -38,7 +38,7 @@ impl<'a> Union<'a> {
 
     fn insert(&mut self, entry: &'a str) {
         if self.entries.len() < LINEAR {
-            if self.entries.iter().any(|known| known.eq_ignore_ascii_case(entry)) {
+            if self.entries.iter().any(|known| is_same(known, entry)) {
                 return;
             }
         } else {
@@ -59,8 +59,17 @@ impl<'a> Union<'a> {
     }
 }
 
+fn is_same(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other) && (one == other || !has_reference(one))
+}
+
+/// The same for all entries that are the same.
 fn lower(entry: &str) -> Box<str> {
-    entry.to_ascii_lowercase().into_boxed_str()
+    if has_reference(entry) { entry.into() } else { entry.to_ascii_lowercase().into_boxed_str() }
+}
+
+fn has_reference(entry: &str) -> bool {
+    entry.contains("$(")
 }
 
 #[cfg(test)]
@@ -86,6 +95,8 @@ mod tests {
     #[test]
     fn duplicates_go_without_regard_to_case_and_the_first_spelling_stays() {
         assert_eq!(union(&[".SVC,mysql", ".svc,MySQL,redis"]), ".SVC,mysql,redis");
+        // Names of variables have a case.
+        assert_eq!(union(&["$(extra).X", "$(EXTRA).X,$(extra).X"]), "$(extra).X,$(EXTRA).X");
     }
 
     #[test]
@@ -93,6 +104,8 @@ mod tests {
         let long: Vec<String> = (0..100).map(|n| format!("Host{n}")).collect();
         let long = long.join(",");
         assert_eq!(union(&[&long, &long.to_lowercase()]), long);
+        let referring = format!("{long},$(Extra)");
+        assert_eq!(union(&[&referring, "$(EXTRA),$(Extra)"]), format!("{referring},$(EXTRA)"));
     }
 
     #[test]

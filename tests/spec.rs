@@ -724,8 +724,10 @@ fn portable(cluster_list: &str, namespace_list: &str, own: Option<&str>) -> Stri
 
 #[test]
 fn no_proxy_is_portable_unless_a_preset_says_otherwise_the_namespace_before_the_cluster() {
-    let preset = |level: fn(&str, Value) -> Value, form: Option<&str>| {
-        level("p", json!({"noProxyForm": form, "env": [{"name": "no_proxy", "value": "b,a"}]}))
+    let list = json!([{"name": "no_proxy", "value": "b,a"}]);
+    let replacing = json!([{"name": "no_proxy", "value": "b,a", "mergeStrategy": "Replace"}]);
+    let preset = |level: fn(&str, Value) -> Value, form: Option<&str>, env: &Value| {
+        level("p", json!({"noProxyForm": form, "env": env}))
     };
     let [as_written, in_portable] = ["no_proxy=b,a", "no_proxy=.a,a,.b,b,localhost,127.0.0.1"];
     for (of_cluster, of_namespace, expected) in [
@@ -735,12 +737,15 @@ fn no_proxy_is_portable_unless_a_preset_says_otherwise_the_namespace_before_the_
         (Some("AsWritten"), Some("Portable"), in_portable),
         (Some("Portable"), Some("AsWritten"), as_written),
     ] {
-        let mut presets = [preset(cluster, of_cluster), preset(namespaced, of_namespace)];
-        for preset in &mut presets {
-            let spec = preset["spec"].as_object_mut().unwrap();
-            spec.retain(|_, value| !value.is_null());
+        // Also where the list of one of them is not followed, or it has none.
+        for own in [&list, &replacing, &json!([])] {
+            let mut presets = [preset(cluster, of_cluster, &list), preset(namespaced, of_namespace, own)];
+            for preset in &mut presets {
+                let spec = preset["spec"].as_object_mut().unwrap();
+                spec.retain(|_, value| !value.is_null());
+            }
+            assert_eq!(env(&presets, &pod_env(&[]))[0], expected, "{of_cluster:?} {of_namespace:?} {own}");
         }
-        assert_eq!(env(&presets, &pod_env(&[]))[0], expected, "{of_cluster:?} {of_namespace:?}");
     }
 }
 
@@ -943,6 +948,41 @@ fn a_variable_that_takes_the_clusters_place_stands_where_the_namespace_has_it() 
     );
 }
 
+#[test]
+fn a_value_stands_behind_what_it_refers_to_whichever_level_says_it() {
+    let cluster = cluster_env(
+        "c",
+        json!([
+            {"name": "PROXY_PASSWORD", "valueFrom": source("corporate")},
+            {"name": "http_proxy", "value": "http://$(PROXY_PASSWORD)@c"},
+            {"name": "X", "value": "$$(Y)"},
+        ]),
+    );
+    let own = namespaced_env(
+        "n",
+        json!([
+            {"name": "Y", "value": "$(PROXY_PASSWORD)"},
+            {"name": "PROXY_PASSWORD", "valueFrom": source("shop")},
+        ]),
+    );
+    assert_eq!(
+        env(&[cluster, own], &pod_env(&[])),
+        [
+            "PROXY_PASSWORD<shop",
+            "http_proxy=http://$(PROXY_PASSWORD)@c",
+            "HTTP_PROXY=http://$(PROXY_PASSWORD)@c",
+            "X=$$(Y)",
+            "Y=$(PROXY_PASSWORD)"
+        ]
+    );
+    // Of variables that refer to each other, no order is right.
+    let circle = cluster_env(
+        "p",
+        json!([{"name": "A", "value": "$(B)$(A)"}, {"name": "B", "value": "$(A)"}, {"name": "C", "value": "$(B)"}]),
+    );
+    assert_eq!(env(&[circle], &pod_env(&[])), ["B=$(A)", "A=$(B)$(A)", "C=$(B)"]);
+}
+
 // === how a value is made: 9. noProxyFrom ===
 
 #[test]
@@ -952,6 +992,22 @@ fn no_proxy_from_alone_is_a_no_proxy() {
         env(&[preset], &pod_env(&[])),
         ["no_proxy=localhost,127.0.0.1", "NO_PROXY=localhost,127.0.0.1"]
     );
+}
+
+#[test]
+fn no_proxy_from_alone_adds_to_a_list_that_others_replace() {
+    let replaces =
+        cluster_env("c", json!([{"name": "no_proxy", "value": ".svc", "mergeStrategy": "Replace"}]));
+    let adds = namespaced("n", json!({"noProxyFrom": ["Services"]}));
+    let services = [("shop", Arc::new(List::parse("db", Author::Preset)))];
+    let snapshot = engine::snapshot(&[replaces, adds], [("shop", &json!({}))]).with_services(services);
+    let list = |own: &[&str]| {
+        let injection = engine::inject(&snapshot, "shop", &pod_env(own), None);
+        env_of(&injection.pod, "containers", 0).remove(0)
+    };
+    assert_eq!(list(&[]), "no_proxy=.svc,.db,db");
+    // It says nothing of the pod's own list.
+    assert_eq!(list(&["no_proxy=own"]), "no_proxy=own");
 }
 
 #[test]
@@ -1049,6 +1105,60 @@ fn a_jvm_is_told_nothing_where_no_proxy_is_known() {
     let env_items = json!([{"name": "http_proxy", "valueFrom": source("proxy")}]);
     let preset = cluster("p", json!({"letterCase": "AsWritten", "derive": ["Java"], "env": env_items}));
     assert_eq!(env(&[preset], &pod_env(&[])), ["http_proxy<proxy"]);
+}
+
+#[test]
+fn a_jvm_is_told_nothing_where_nobody_knows_what_goes_past_the_proxy() {
+    let env_items = json!([
+        {"name": "http_proxy", "value": "http://proxy:1"},
+        {"name": "no_proxy", "valueFrom": source("list")},
+    ]);
+    let preset = cluster("p", json!({"letterCase": "AsWritten", "derive": ["Java"], "env": env_items}));
+    assert_eq!(env(&[preset], &pod_env(&[])), ["http_proxy=http://proxy:1", "no_proxy<list"]);
+}
+
+#[test]
+fn what_others_tell_a_jvm_stands_and_a_host_has_its_own_port() {
+    let derives = java_preset();
+    for said in ["-Dhttp.proxyHost=team", "-Dhttp.proxyPort=8080"] {
+        // By the container itself.
+        let own = [&*format!("JAVA_TOOL_OPTIONS={said}")];
+        assert_eq!(env(std::slice::from_ref(&derives), &pod_env(&own))[0], own[0]);
+        // By a preset of the namespace.
+        let item =
+            json!([{"name": "JAVA_TOOL_OPTIONS", "value": said, "mergeStrategy": "Merge", "separator": " "}]);
+        let injected = env(&[derives.clone(), namespaced_env("n", item)], &pod_env(&[]));
+        assert!(injected.contains(&own[0].to_owned()), "{injected:?}");
+    }
+}
+
+/// HotSpot 8 ignores the whole variable if it has more.
+#[test]
+fn options_of_others_are_not_lost_to_a_list_that_is_too_long_for_java_8() {
+    let names = |count: usize| (0..count).map(|n| format!("a{n:03}.x")).collect::<Vec<_>>().join(",");
+    let options = |names: &str, own: &[&str]| {
+        let list = format!("no_proxy={names}");
+        let own = [own, &[&*list]].concat();
+        let injection = inject(&[java_preset()], &pod_env(&own));
+        let of_java = |text: &String| text.starts_with("JAVA_TOOL_OPTIONS=");
+        let env = env_of(&injection.pod, "containers", 0);
+        (env.into_iter().find(of_java).expect("the variable"), injection.warnings)
+    };
+    let agent = ["JAVA_TOOL_OPTIONS=-javaagent:/otel.jar"];
+    let length = |text: &str| text.len() - "JAVA_TOOL_OPTIONS=".len();
+    let fits =
+        (1..99).map(names).take_while(|names| length(&options(names, &agent).0) > length(agent[0])).last();
+    let (longest, warnings) = options(&fits.clone().expect("some fit"), &agent);
+    assert!(length(&longest) <= 1023 && length(&longest) > 1000 && warnings.is_empty(), "{longest}");
+    let (left, warnings) = options(&(fits.expect("some fit") + ",one.more.example"), &agent);
+    assert_eq!(left, agent[0]);
+    assert!(
+        matches!(&warnings[..], [one] if one.contains("JAVA_TOOL_OPTIONS of container app")),
+        "{warnings:?}"
+    );
+    // Where nobody says anything else, there is nothing to lose: Java 9 and later read it.
+    let (alone, warnings) = options(&names(98), &[]);
+    assert!(length(&alone) > 1023 && warnings.is_empty(), "{alone}");
 }
 
 #[test]
@@ -1458,6 +1568,17 @@ fn other_annotations_stay_and_ours_are_renewed() {
     let injection = inject(&[any("p")], &pod);
     assert_eq!(annotation(&injection, "a/b~c"), Some("\"\\"));
     assert_eq!(presets_of(&injection), Some("ClusterPodPreset/p@1"));
+}
+
+#[test]
+fn what_a_copied_pod_was_told_of_others_presets_goes() {
+    let mut pod = pod_env(&[]);
+    pod["metadata"]["annotations"] = json!({"reach.dev/skipped": "ClusterPodPreset/q@1: volume ca is taken"});
+    let injection = inject(&[any("p")], &pod);
+    assert_eq!(skipped_of(&injection), Some(""));
+    assert_eq!(inject(&[any("p")], &injection.pod).pod, injection.pod);
+    // Where no preset is applied, nothing is said.
+    assert_eq!(inject(&[], &pod).pod, pod);
 }
 
 #[test]

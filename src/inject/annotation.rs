@@ -1,10 +1,9 @@
 //! What is left behind on the pod: three annotations, and admission warnings that say the same.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use super::pod::Pod;
-use super::{Plan, SkipReason, Skipped};
+use super::{Plan, SkipReason, Skipped, java};
 
 /// Presets applied, `kind/name@generation` in order of use.
 pub const PRESETS: &str = "reach.dev/presets";
@@ -36,7 +35,8 @@ pub(super) fn wanted<'p>(
         }
     }
     let skipped = skipped(plan);
-    if !skipped.is_empty() {
+    // What another pod was told, of which this one is a copy, is not so here.
+    if !skipped.is_empty() || pod.annotation(SKIPPED).is_some() {
         annotations.push((SKIPPED, skipped.into()));
     }
     annotations.retain(|(key, value)| pod.annotation(key) != Some(value));
@@ -61,12 +61,17 @@ pub fn warnings(plan: &Plan<'_>, pod: &Pod<'_>) -> Vec<String> {
         .map(|Skipped { preset, reason }| format!("reach: {preset} not applied: {reason}"))
         .collect();
     warnings.extend(plan.conflicts().iter().map(|conflict| format!("reach: {conflict}")));
-    for (container, variable) in plan.unmergeable(pod) {
-        let mut line = String::new();
-        let _ =
-            write!(line, "reach: variable {variable} of container {container} has valueFrom: left as it is");
-        warnings.push(line);
-    }
+    let unmergeable = plan.unmergeable(pod).map(|(container, variable)| {
+        format!("reach: variable {variable} of container {container} has valueFrom: left as it is")
+    });
+    warnings.extend(unmergeable);
+    let too_long = plan.too_long(pod).map(|(container, variable)| {
+        format!(
+            "reach: variable {variable} of container {container} does not get the proxy: it would have more than {} bytes, and Java 8 would ignore all of it",
+            java::LONGEST
+        )
+    });
+    warnings.extend(too_long);
     warnings
 }
 

@@ -15,11 +15,15 @@ use crate::no_proxy::portable::{Author, List, unite};
 /// The variable that every JVM reads.
 pub const VARIABLE: &str = "JAVA_TOOL_OPTIONS";
 
+/// Longest value that every JVM reads, in bytes: HotSpot 8 has a buffer of 1024 for it, and ignores all of a longer one
+/// (`parse_options_environment_variable` in `arguments.cpp`). Later ones have no limit.
+pub const LONGEST: usize = 1023;
+
 /// Most patterns that one network becomes: what is more would be a list that nobody can read.
 const MAX_PATTERNS: usize = 64;
 
-/// The proxy variables that a container ends up with, as far as their values are known.
-#[derive(Clone, Copy, Debug, Default)]
+/// The proxy variables that a container ends up with: empty where it has none, `None` where the value is not known.
+#[derive(Clone, Copy, Debug)]
 pub struct Proxies<'a> {
     /// `http_proxy`
     pub http: Option<&'a str>,
@@ -29,24 +33,27 @@ pub struct Proxies<'a> {
     pub no: Option<&'a str>,
 }
 
-/// The options that say the same as these variables, those that `own` has already left out. Empty when there is no proxy.
+/// The options that say the same as these variables, without those that are `said` already. Empty when there is no proxy, and
+/// when nobody knows what goes past it.
 #[must_use]
-pub fn options(proxies: Proxies<'_>, own: &str) -> String {
+pub fn options(proxies: Proxies<'_>, said: &str) -> String {
+    let Some(no_proxy) = proxies.no else { return String::new() };
     let mut options: Vec<String> = Vec::with_capacity(5);
-    let is_said = |property: &str| own.contains(&format!("-D{property}="));
+    let is_said = |property: &str| said.contains(&format!("-D{property}="));
     for (scheme, proxy) in [("http", proxies.http), ("https", proxies.https)] {
-        let host = format!("{scheme}.proxyHost");
-        let Some(proxy) = proxy.and_then(address).filter(|_| !is_said(&host)) else {
+        let (host, port) = (format!("{scheme}.proxyHost"), format!("{scheme}.proxyPort"));
+        // A host and the port of another one would be a third proxy.
+        let Some(proxy) = proxy.and_then(address).filter(|_| !is_said(&host) && !is_said(&port)) else {
             continue;
         };
         options.push(format!("-D{host}={}", proxy.host));
-        options.push(format!("-D{scheme}.proxyPort={}", proxy.port));
+        options.push(format!("-D{port}={}", proxy.port));
     }
     if options.is_empty() {
         return String::new();
     }
     if !is_said("http.nonProxyHosts") {
-        let (patterns, _) = non_proxy_hosts(proxies.no.unwrap_or_default());
+        let (patterns, _) = non_proxy_hosts(no_proxy);
         options.push(format!("-Dhttp.nonProxyHosts={}", patterns.join("|")));
     }
     options.join(" ")
@@ -146,7 +153,7 @@ mod tests {
             ("http://[fd00::1]", "-Dhttp.proxyHost=[fd00::1] -Dhttp.proxyPort=80"),
         ];
         for (url, expected) in cases {
-            let said = options(Proxies { http: Some(url), ..Proxies::default() }, "");
+            let said = options(Proxies { http: Some(url), https: None, no: Some("") }, "");
             assert_eq!(said, format!("{expected} -Dhttp.nonProxyHosts=localhost|127.0.0.1"), "{url}");
         }
         for url in [
@@ -160,7 +167,7 @@ mod tests {
             "http://me:$(REST)",
             "http://proxy:port",
         ] {
-            assert_eq!(options(Proxies { http: Some(url), ..Proxies::default() }, ""), "", "{url}");
+            assert_eq!(options(Proxies { http: Some(url), https: None, no: Some("") }, ""), "", "{url}");
         }
     }
 
@@ -171,6 +178,10 @@ mod tests {
             options(proxies, "-Xmx1g -Dhttp.proxyHost=own"),
             "-Dhttps.proxyHost=b -Dhttps.proxyPort=2 -Dhttp.nonProxyHosts=*.c|c|localhost|127.0.0.1"
         );
+        // A port alone is a part of a proxy, too.
+        assert_eq!(options(Proxies { https: None, ..proxies }, "-Dhttp.proxyPort=8080"), "");
+        // What goes past the proxy is not known: nothing is sent to it.
+        assert_eq!(options(Proxies { no: None, ..proxies }, ""), "");
         let all = options(proxies, "");
         assert_eq!(options(proxies, &all), "");
     }

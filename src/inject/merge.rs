@@ -3,6 +3,7 @@
 //! [`resolve`] merges the two levels of presets, once for each [set](super::set::PresetSet) of them; [`meet`] lets the
 //! result meet a container's own variables. Both are pure, and the only places where merge strategies are interpreted.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -11,6 +12,7 @@ use super::pod::{Container, EnvVar};
 use super::preset::{Preset, PresetLevel, ProxyVariable, Variable, VariableValue};
 use super::snapshot::Derived;
 use crate::api::{LetterCase, MergeStrategy, NoProxyForm, NoProxySource};
+use crate::expansion::references;
 use crate::no_proxy::Union;
 use crate::no_proxy::portable::{self, Author, List};
 
@@ -127,6 +129,8 @@ pub enum Outcome {
         set: Vec<usize>,
         /// Positions in [`Resolved::spellings`] of the names under which it is added.
         add: Vec<usize>,
+        /// Whether options of a JVM were left out, since with them it would be longer than every JVM reads.
+        too_long: bool,
     },
     /// The container's own value stands.
     Kept,
@@ -151,17 +155,59 @@ pub fn resolve(presets: &[Arc<Preset>], derived: Derived<'_>) -> (Vec<Resolved>,
     // Stable, so that the items of one variable stay in order of use.
     items.sort_by(|a, b| a.variable().key().cmp(b.variable().key()));
     let mut conflicts = Vec::new();
+    let lists = Lists { derived, form: form(presets) };
     let mut resolved: Vec<Resolved> = items
         .chunk_by(|a, b| a.variable().key() == b.variable().key())
-        .map(|items| variable(items, derived, &mut conflicts))
+        .map(|items| variable(items, lists, &mut conflicts))
         .collect();
-    // After what it may refer to: a value goes where its last part stands.
     resolved.sort_by_key(|variable| variable.parts.last().map(|part| part.position));
-    (resolved, conflicts)
+    (after_what_they_refer_to(resolved), conflicts)
+}
+
+/// Variables behind those that their values refer to, else in the order given: the kubelet replaces `$(NAME)` only if `NAME` is
+/// defined before.
+fn after_what_they_refer_to(variables: Vec<Resolved>) -> Vec<Resolved> {
+    let wanted: Vec<BTreeSet<String>> =
+        variables.iter().map(|variable| references(variable.value.literal().unwrap_or_default())).collect();
+    if wanted.iter().all(BTreeSet::is_empty) {
+        return variables;
+    }
+    let has =
+        |position: usize, name: &String| variables[position].spellings.iter().any(|own| **own == **name);
+    let mut order: Vec<usize> = Vec::with_capacity(variables.len());
+    // In front of each: what is being placed. Variables that refer to each other stay as they are.
+    let mut pending: Vec<usize> = Vec::new();
+    for first in 0..variables.len() {
+        pending.push(first);
+        while let Some(&position) = pending.last() {
+            let next = (0..variables.len()).find(|other| {
+                !order.contains(other)
+                    && !pending.contains(other)
+                    && wanted[position].iter().any(|name| has(*other, name))
+            });
+            if let Some(next) = next {
+                pending.push(next);
+            } else {
+                pending.pop();
+                if !order.contains(&position) {
+                    order.push(position);
+                }
+            }
+        }
+    }
+    let mut variables: Vec<Option<Resolved>> = variables.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|position| variables[position].take()).collect()
+}
+
+/// What a `no_proxy` is made of besides its parts.
+#[derive(Clone, Copy)]
+struct Lists<'d> {
+    derived: Derived<'d>,
+    form: NoProxyForm,
 }
 
 /// Merges the items of one variable, in order of use.
-fn variable(items: &[Part], derived: Derived<'_>, conflicts: &mut Vec<VariableConflict>) -> Resolved {
+fn variable(items: &[Part], lists: Lists<'_>, conflicts: &mut Vec<VariableConflict>) -> Resolved {
     let is_list = items[0].variable().proxy == Some(ProxyVariable::No);
     let default = if is_list { MergeStrategy::Merge } else { MergeStrategy::Replace };
     let split = items.partition_point(|item| item.preset.level == PresetLevel::Cluster);
@@ -205,7 +251,7 @@ fn variable(items: &[Part], derived: Derived<'_>, conflicts: &mut Vec<VariableCo
         parts.extend(kept);
         inherited = level.iter().find_map(|item| item.variable().strategy).or(inherited);
     }
-    let value = if is_list { unite_lists(&parts, derived) } else { unite(&parts) };
+    let value = if is_list { unite_lists(&parts, lists) } else { unite(&parts) };
     let spellings = spellings(&parts);
     Resolved {
         json: spellings.iter().map(|name| value.json(name)).collect(),
@@ -221,6 +267,9 @@ fn variable(items: &[Part], derived: Derived<'_>, conflicts: &mut Vec<VariableCo
 fn strategy(item: &Part, inherited: Option<MergeStrategy>, default: MergeStrategy) -> Part {
     let (strategy, because) = if item.variable().is_sourced() {
         (MergeStrategy::Replace, Because::ValueFrom)
+    } else if item.variable().is_implied {
+        // It has nothing to put in the place of a list.
+        (MergeStrategy::Merge, Because::Default)
     } else if let Some(own) = item.variable().strategy {
         (own, Because::Own)
     } else if let Some(inherited) = inherited {
@@ -244,12 +293,12 @@ fn same_value(a: &Part, b: &Part) -> bool {
 }
 
 /// The `no_proxy` of the parts that are left, in order.
-fn unite_lists(parts: &[Part], derived: Derived<'_>) -> Value {
+fn unite_lists(parts: &[Part], Lists { derived, form }: Lists<'_>) -> Value {
     if let Some(source) = parts.iter().find_map(|part| part.variable().source()) {
         return Value::Source(source.into());
     }
     let of_cluster = || parts.iter().flat_map(|part| derived.lists(&part.preset.no_proxy_from));
-    match form(parts) {
+    match form {
         NoProxyForm::Portable => {
             let own: Vec<List> = parts.iter().filter_map(|part| part.variable().list()).collect();
             let list = List::united(own.iter().chain(of_cluster()));
@@ -268,11 +317,11 @@ fn unite_lists(parts: &[Part], derived: Derived<'_>) -> Value {
     }
 }
 
-/// The form that the most specific level asks for, there the preset that comes first.
-fn form(parts: &[Part]) -> NoProxyForm {
-    let of = |level| {
-        parts.iter().filter(|part| part.preset.level == level).find_map(|part| part.preset.no_proxy_form)
-    };
+/// The form that the most specific level asks for, there the preset that comes first: of all, also of those whose list is not
+/// followed.
+fn form(presets: &[Arc<Preset>]) -> NoProxyForm {
+    let of =
+        |level| presets.iter().filter(|preset| preset.level == level).find_map(|preset| preset.no_proxy_form);
     of(PresetLevel::Namespace).or_else(|| of(PresetLevel::Cluster)).unwrap_or_default()
 }
 
@@ -358,13 +407,14 @@ pub fn meet(variables: &[Resolved], container: &Container<'_>) -> Vec<Outcome> {
         let [http, https, no] = [ProxyVariable::Http, ProxyVariable::Https, ProxyVariable::No].map(effective);
         let proxies = java::Proxies { http, https, no };
         let variable = &variables[position];
-        let own = variable.own(container).into_iter().map(|(_, own)| own.literal()).collect::<String>();
-        outcomes[position] = variable.meet(container, &java::options(proxies, &own));
+        let own = variable.own(container).into_iter().map(|(_, own)| own.literal());
+        let said: Vec<&str> = variable.value.literal().into_iter().chain(own).collect();
+        outcomes[position] = variable.meet(container, &java::options(proxies, &said.join(" ")));
     }
     outcomes
 }
 
-/// The value of a proxy variable that a container ends up with, as far as it is known.
+/// The value of a proxy variable that a container ends up with, empty where it has none; `None` where it is not known.
 fn effective<'v>(
     proxy: ProxyVariable,
     variables: &'v [Resolved],
@@ -374,7 +424,7 @@ fn effective<'v>(
     let position = variables.iter().position(|variable| variable.identity().proxy == Some(proxy));
     let own = || {
         let own = container.env.iter().rev().find(|own| ProxyVariable::of(&own.name) == Some(proxy));
-        own.filter(|own| !own.is_from()).map(EnvVar::literal)
+        own.map_or(Some(""), |own| (!own.is_from()).then(|| own.literal()))
     };
     let Some(position) = position else { return own() };
     match &outcomes[position] {
@@ -440,7 +490,8 @@ impl Resolved {
 
     /// The container's own values of the variable and their positions, one for each spelling. If a name stands twice,
     /// the last one counts, as in the kubelet.
-    fn own<'c, 'a>(&self, container: &'c Container<'a>) -> Vec<(usize, &'c EnvVar<'a>)> {
+    #[must_use]
+    pub fn own<'c, 'a>(&self, container: &'c Container<'a>) -> Vec<(usize, &'c EnvVar<'a>)> {
         let identity = self.identity();
         let mut own: Vec<(usize, &EnvVar<'_>)> = Vec::new();
         for (index, candidate) in container.env.iter().enumerate() {
@@ -473,11 +524,16 @@ impl Resolved {
             return Outcome::Unmergeable;
         }
         let literals: Vec<&str> = own.iter().map(|(_, variable)| variable.literal()).collect();
-        let value = self.value.with(&literals, extra);
+        let mut value = self.value.with(&literals, extra);
+        // With what is too much, the JVM would ignore what others wrote as well.
+        let too_long = value.len() > extra.len() && value.len() > java::LONGEST && !extra.is_empty();
+        if too_long {
+            value = self.value.with(&literals, "");
+        }
         let set = own.iter().filter(|(_, own)| own.literal() != value).map(|(index, _)| *index).collect();
         let is_missing = |name: &str| own.iter().all(|(_, own)| *own.name != *name);
         let add = self.spellings.iter().enumerate().filter(|(_, name)| is_missing(name));
-        Outcome::Merged { value, set, add: add.map(|(index, _)| index).collect() }
+        Outcome::Merged { value, set, add: add.map(|(index, _)| index).collect(), too_long }
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Variable {
     pub value: VariableValue,
     pub(super) strategy: Option<MergeStrategy>,
     pub(super) separator: Option<Box<str>>,
+    /// Whether it is there only for what `noProxyFrom` adds to it.
+    pub(super) is_implied: bool,
 }
 
 /// Where the value of a variable comes from.
@@ -314,7 +316,7 @@ fn variables(spec: &PresetSpec) -> Box<[Variable]> {
     let mut variables: Vec<Variable> = spec.env.iter().map(Variable::new).collect();
     let has = |proxy| variables.iter().any(|variable| variable.proxy == Some(proxy));
     if !spec.no_proxy_from.is_empty() && !has(ProxyVariable::No) {
-        variables.push(Variable::literal(ProxyVariable::No.lower(), ""));
+        variables.push(Variable { is_implied: true, ..Variable::literal(ProxyVariable::No.lower(), "") });
     }
     for runtime in &spec.derive {
         match runtime {
@@ -353,6 +355,7 @@ impl Variable {
             value,
             strategy: item.merge_strategy,
             separator: item.separator.as_deref().map(Into::into),
+            is_implied: false,
         }
     }
 

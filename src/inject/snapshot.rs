@@ -234,9 +234,29 @@ impl<'s> Namespace<'s> {
         self
     }
 
+    /// The same namespace with these entries from the cluster, and none of its Services.
+    #[must_use]
+    pub fn with_lists<'l>(&self, lists: &'l ClusterLists, sets: &'l PresetSets) -> Namespace<'l>
+    where
+        's: 'l,
+    {
+        Namespace {
+            labels: self.labels.clone(),
+            cluster: self.cluster,
+            presets: self.presets,
+            derived: Derived::of_cluster(lists),
+            sets,
+        }
+    }
+
     /// The lists of these sources.
     pub fn lists(&self, sources: &[NoProxySource]) -> impl Iterator<Item = &'s List> {
         self.derived.lists(sources)
+    }
+
+    /// The value of a label.
+    pub(super) fn label(&self, key: &str) -> Option<&str> {
+        self.labels.label(key)
     }
 
     /// The presets that select a pod, in order of use.

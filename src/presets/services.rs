@@ -11,9 +11,9 @@ use crate::no_proxy::portable::{Author, List};
 /// Most Services of one namespace. More than nearly every namespace has, and a variable of that length is still one
 /// that a person can read.
 pub const MAX_SERVICES: usize = 500;
-/// Most characters that one source adds to a variable. A variable is written in two letter cases into each container:
-/// with eight containers these are 256 KiB, the most that a patch may have, and the most for one variable in Linux is
-/// 128 KiB.
+/// Most characters that one source adds to a variable. A variable is written in two letter cases into each container, and a
+/// patch has at most 256 KiB: seven containers have room for the longest list of one source, and what is more does without such
+/// lists. The most for one variable in Linux is 128 KiB.
 pub const MAX_CHARACTERS: usize = 16 * 1024;
 
 /// Names that clients would read as a whole top-level domain.

@@ -80,10 +80,12 @@ pub enum Skip {
     variable_conflict,
     /// A container's own variable could not be merged.
     unmergeable_variable,
+    /// Something derived was left out, with which a variable or the patch would have been too long.
+    too_long,
 }
 
 impl Skip {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::mirror_pod,
         Self::namespace_opt_out,
         Self::pod_opt_out,
@@ -92,6 +94,7 @@ impl Skip {
         Self::preset_conflict,
         Self::variable_conflict,
         Self::unmergeable_variable,
+        Self::too_long,
     ];
 }
 

@@ -49,7 +49,15 @@ const NAMES: [&str; 15] = [
     "A_B",
     "NODE_USE_ENV_PROXY",
 ];
-const VALUES: [&str; 30] = [
+/// With what is derived, more than Java 8 reads.
+const LONG: &str = match std::str::from_utf8(&[b'x'; 1000]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
+const VALUES: [&str; 33] = [
+    "-Dhttp.proxyPort=8080 -javaagent:/otel.jar",
+    LONG,
+    "$(PATH):$(A_B)$$(path)",
     "a",
     "",
     "b",

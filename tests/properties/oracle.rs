@@ -28,6 +28,8 @@ pub struct Expected {
     pub conflicts: BTreeSet<(String, String)>,
     /// Containers and those variables of theirs that cannot be merged.
     pub unmergeable: BTreeSet<(String, String)>,
+    /// Containers and those variables of theirs that do without what is derived.
+    pub too_long: BTreeSet<(String, String)>,
 }
 
 /// A pod, or the ephemeral containers that are not among these.
@@ -75,7 +77,7 @@ pub fn inject(
 
     let mut result = pod.clone();
     let mut conflicts = BTreeSet::new();
-    let mut unmergeable = BTreeSet::new();
+    let (mut unmergeable, mut too_long) = (BTreeSet::new(), BTreeSet::new());
     if matches!(target, Target::Pod) {
         add_volumes(&mut result, &applied);
     }
@@ -84,7 +86,7 @@ pub fn inject(
         let presets: Vec<&Value> =
             applied.iter().copied().filter(|preset| !excludes(preset, name(container))).collect();
         let says = |source: &str| sources(source, namespace);
-        for (preset, variable) in add_variables(container, &presets, &says, &mut unmergeable) {
+        for (preset, variable) in add_variables(container, &presets, &says, &mut unmergeable, &mut too_long) {
             conflicts.insert((preset, variable));
         }
         for preset in presets {
@@ -97,7 +99,7 @@ pub fn inject(
     if matches!(target, Target::Pod) && !applied.is_empty() {
         annotations(&mut result).insert("reach.dev/presets".into(), applied.join(",").into());
     }
-    Some(Expected { pod: result, applied, skipped, conflicts, unmergeable })
+    Some(Expected { pod: result, applied, skipped, conflicts, unmergeable, too_long })
 }
 
 /// The annotations of a pod, made if there are none.
@@ -435,7 +437,7 @@ fn variables(preset: &Value) -> Vec<Value> {
     let mut variables = list(&spec["env"]).to_vec();
     let has = |variables: &[Value], wanted: &str| variables.iter().any(|own| family(name(own)) == wanted);
     if !list(&spec["noProxyFrom"]).is_empty() && !has(&variables, "no_proxy") {
-        variables.push(json!({"name": "no_proxy"}));
+        variables.push(json!({"name": "no_proxy", "implied": true}));
     }
     for runtime in list(&spec["derive"]) {
         if runtime == "Java" {
@@ -512,6 +514,10 @@ fn strategy<'a>(item: &Item<'a>, less_specific: &[Item<'a>], family: &str) -> St
     if item.is_from() {
         return "Replace".to_owned();
     }
+    // Rule 9
+    if item.variable["implied"] == true {
+        return "Merge".to_owned();
+    }
     item.declared()
         .or_else(|| less_specific.iter().find_map(Item::declared))
         .unwrap_or_else(|| default_strategy(family))
@@ -557,6 +563,7 @@ fn add_variables(
     presets: &[&Value],
     says: Says<'_>,
     unmergeable: &mut BTreeSet<(String, String)>,
+    too_long: &mut BTreeSet<(String, String)>,
 ) -> Vec<(String, String)> {
     let mut conflicts = Vec::new();
     let variables: Vec<Vec<Value>> = presets.iter().map(|preset| variables(preset)).collect();
@@ -578,6 +585,7 @@ fn add_variables(
     families.dedup();
     let own = list(&container["env"]).to_vec();
     let mut added: Vec<((usize, usize), Value)> = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
     // What presets say of what cannot be merged.
     let mut hidden: Vec<Value> = Vec::new();
     for family_name in families {
@@ -625,20 +633,40 @@ fn add_variables(
             spellings.retain(|(spelling, _)| *spelling != name(variable));
             spellings.push((name(variable), position));
         }
-        let own_values: String =
-            spellings.iter().map(|(_, position)| text(&own[*position]["value"])).collect();
+        let said: Vec<&str> = contributing
+            .iter()
+            .map(Item::value)
+            .chain(spellings.iter().map(|(_, position)| text(&own[*position]["value"])))
+            .collect();
         let derived = if contributing.iter().any(|item| item.variable["derived"] == true) {
             let proxies = ["http_proxy", "https_proxy", "no_proxy"]
                 .map(|family| effective(family, container, &added, &hidden));
-            java_options(proxies, &own_values)
+            java_options(proxies, &said.join(" "))
         } else {
             String::new()
         };
-        let unite = |own: &[&str]| united(&family_name, &contributing, says, &derived, to_the_letter, own);
+        let with = |derived: &str, own: &[&str]| {
+            united(&family_name, &contributing, presets, says, derived, to_the_letter, own)
+        };
+        // Java 8 ignores all of what is longer than 1023 bytes: what others say with it.
+        let unite = |own: &[&str]| {
+            let whole = with(&derived, own);
+            let is_too_long = !derived.is_empty() && whole != derived && whole.len() > 1023;
+            if is_too_long { (with("", own), true) } else { (whole, false) }
+        };
+        let (value, mut is_too_long) = unite(&[]);
+        is_too_long &= from.is_none();
         let mut content = match from {
             Some(item) => json!({"valueFrom": item.variable["valueFrom"]}),
-            None => json!({"value": unite(&[])}),
+            None => json!({"value": value}),
         };
+        // Rule 8
+        let place = contributing.iter().map(|item| item.position).max().expect("a contribution");
+        places.push(Place {
+            at: place,
+            names: contributing.iter().flat_map(Item::spellings).collect(),
+            refers_to: if from.is_some() { vec![] } else { references(&with("", &[])) },
+        });
         if spellings.is_empty()
             && contributing.iter().any(|item| item.variable["derived"] == true)
             && content["value"] == ""
@@ -656,7 +684,8 @@ fn add_variables(
             }
             let values: Vec<&str> =
                 spellings.iter().map(|(_, position)| text(&own[*position]["value"])).collect();
-            let value = unite(&values);
+            let value;
+            (value, is_too_long) = unite(&values);
             for (_, position) in &spellings {
                 if text(&own[*position]["value"]) != value {
                     container["env"][*position]["value"] = value.clone().into();
@@ -664,8 +693,10 @@ fn add_variables(
             }
             content = json!({"value": value});
         }
-        // Rules 5 and 8
-        let place = contributing.iter().map(|item| item.position).max().expect("a contribution");
+        if is_too_long {
+            too_long.insert((name(container).to_owned(), family_name));
+        }
+        // Rule 5
         let mut wanted: Vec<String> = Vec::new();
         for spelling in contributing.iter().flat_map(Item::spellings) {
             if !wanted.contains(&spelling) && !spellings.iter().any(|(there, _)| *there == spelling) {
@@ -681,14 +712,56 @@ fn add_variables(
             added.push((place, variable));
         }
     }
-    added.sort_by_key(|(place, _)| *place);
-    for (_, variable) in added {
-        append(container, "env", variable);
+    places.sort_by_key(|place| place.at);
+    let mut order = Vec::new();
+    for first in 0..places.len() {
+        put(first, &places, &mut vec![], &mut order);
+    }
+    for at in order {
+        for (_, variable) in added.iter().filter(|(place, _)| *place == at) {
+            append(container, "env", variable.clone());
+        }
     }
     conflicts
 }
 
-/// The value of a proxy variable that a container ends up with, as far as it is known.
+/// Where a variable stands.
+struct Place {
+    at: (usize, usize),
+    names: Vec<String>,
+    refers_to: Vec<String>,
+}
+
+/// Puts a variable behind those that it refers to, unless one of those refers to it.
+fn put(position: usize, places: &[Place], path: &mut Vec<usize>, order: &mut Vec<(usize, usize)>) {
+    if path.contains(&position) || order.contains(&places[position].at) {
+        return;
+    }
+    path.push(position);
+    for (other, place) in places.iter().enumerate() {
+        if place.names.iter().any(|name| places[position].refers_to.contains(name)) {
+            put(other, places, path, order);
+        }
+    }
+    path.pop();
+    order.push(places[position].at);
+}
+
+/// `NAME` of each `$(NAME)`; `$$` is a dollar sign.
+fn references(value: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut rest = value;
+    while let Some((_, behind)) = rest.split_once('$') {
+        rest = behind.strip_prefix('$').unwrap_or(behind);
+        if let Some((name, behind)) = behind.strip_prefix('(').and_then(|behind| behind.split_once(')')) {
+            names.push(name.to_owned());
+            rest = behind;
+        }
+    }
+    names
+}
+
+/// The value of a proxy variable that a container ends up with, if it is known; empty where there is none.
 fn effective(
     wanted: &str,
     container: &Value,
@@ -699,17 +772,21 @@ fn effective(
     let own = list(&container["env"]).iter().rev().find(of_family);
     let added = added.iter().map(|(_, variable)| variable).find(of_family);
     // What cannot be seen may say more than the presets, but hardly less.
-    let variable = hidden.iter().find(of_family).or(own).or(added)?;
-    (!is_from(variable)).then(|| text(&variable["value"]).to_owned())
+    match hidden.iter().find(of_family).or(own).or(added) {
+        None => Some(String::new()),
+        Some(variable) => (!is_from(variable)).then(|| text(&variable["value"]).to_owned()),
+    }
 }
 
 /// Rule 10 for Java.
-fn java_options([http, https, no]: [Option<String>; 3], own: &str) -> String {
-    let says = |property: &str| own.contains(&format!("-D{property}="));
+fn java_options([http, https, no]: [Option<String>; 3], said: &str) -> String {
+    let Some(no) = no else { return String::new() };
+    let says = |property: &str| said.contains(&format!("-D{property}="));
     let mut options = Vec::new();
     for (scheme, proxy) in [("http", http), ("https", https)] {
         if let Some((host, port)) = proxy.as_deref().and_then(host_and_port)
             && !says(&format!("{scheme}.proxyHost"))
+            && !says(&format!("{scheme}.proxyPort"))
         {
             options.push(format!("-D{scheme}.proxyHost={host}"));
             options.push(format!("-D{scheme}.proxyPort={port}"));
@@ -719,7 +796,7 @@ fn java_options([http, https, no]: [Option<String>; 3], own: &str) -> String {
         return options.join(" ");
     }
     let mut patterns: Vec<String> = Vec::new();
-    for (class, entry) in portable::entries(&[], &[no.as_deref().unwrap_or_default()]) {
+    for (class, entry) in portable::entries(&[], &[no.as_str()]) {
         match class {
             portable::NAME => patterns.extend(
                 entry
@@ -783,6 +860,7 @@ fn host_and_port(url: &str) -> Option<(String, String)> {
 fn united(
     family: &str,
     items: &[Item<'_>],
+    presets: &[&Value],
     says: Says<'_>,
     derived: &str,
     to_the_letter: bool,
@@ -790,8 +868,8 @@ fn united(
 ) -> String {
     // The nearest level that says it, there the first preset.
     let form = |namespaced: bool| {
-        let mut of_level = items.iter().filter(|item| is_namespaced(item.preset) == namespaced);
-        of_level.find_map(|item| item.preset["spec"]["noProxyForm"].as_str())
+        let mut of_level = presets.iter().filter(|preset| is_namespaced(preset) == namespaced);
+        of_level.find_map(|preset| preset["spec"]["noProxyForm"].as_str())
     };
     let of_cluster = || items.iter().flat_map(Item::sources).map(|source| says(text(source)));
     if family == "no_proxy" && form(true).or(form(false)) != Some("AsWritten") {
@@ -803,7 +881,11 @@ fn united(
         for list in items.iter().map(Item::value).chain(of_cluster()).chain(own.iter().copied()) {
             for entry in list.split(|c: char| c == ',' || c.is_whitespace()).filter(|entry| !entry.is_empty())
             {
-                if !entries.iter().any(|known| known.eq_ignore_ascii_case(entry)) {
+                // Names of variables have a case.
+                let is = |known: &&str| {
+                    *known == entry || (!entry.contains("$(") && known.eq_ignore_ascii_case(entry))
+                };
+                if !entries.iter().any(is) {
                     entries.push(entry);
                 }
             }
