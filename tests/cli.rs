@@ -201,11 +201,45 @@ fn manifests_come_from_standard_input_folders_and_several_files() {
     let objects = values(&together);
     assert_eq!(objects.len(), 2, "{together}");
     assert_eq!((&objects[0]["kind"], &objects[1]["kind"]), (&json!("Pod"), &json!("Deployment")));
+    // No reader takes JSON that goes on as YAML; what was YAML stays to the letter.
+    assert!(documents(&together).iter().all(|document| !document.is_json()), "{together}");
+    assert!(together.ends_with(&format!("---\n{alone}")), "{together}");
 
     let several =
         inject("examples/deployment.yaml", &["-f", "tests/fixtures/cli/pod.json", "-o", "json"]).succeeded();
     let list: Value = serde_json::from_str(&several).unwrap();
     assert_eq!(list["items"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn files_of_one_form_are_joined_as_a_stream_of_that_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        file.display().to_string()
+    };
+    let join = |files: [&str; 2]| inject(files[0], &["-f", files[1]]).succeeded();
+    // YAML in flow style begins as JSON does, and is none.
+    let block =
+        write("a.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: c}]}");
+    let flow = write(
+        "b.yaml",
+        "{apiVersion: v1, kind: Pod, metadata: {name: b}, spec: {containers: [{name: c}]}}\n",
+    );
+    for (files, names) in [([&block, &flow], ["a", "b"]), ([&flow, &block], ["b", "a"])] {
+        let joined = join(files.map(String::as_str));
+        assert_eq!(joined.matches("\n---\n").count(), 1, "{joined}");
+        let found: Vec<Value> = values(&joined).iter().map(|pod| pod["metadata"]["name"].clone()).collect();
+        assert_eq!(found, names, "{joined}");
+    }
+    // With a mark of its encoding in front of each file, and without a line break behind the first.
+    let json = |name: &str| {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [{"name": "c"}]}});
+        write(&format!("{name}.json"), &format!("\u{feff}{pod}"))
+    };
+    let joined = join([&json("c"), &json("d")]);
+    assert_eq!(json_stream(joined.trim_start_matches('\u{feff}')).len(), 2, "{joined}");
 }
 
 #[test]
@@ -671,6 +705,13 @@ fn golden(name: &str, actual: &str) {
 /// The objects of a stream.
 fn values(text: &str) -> Vec<Value> {
     documents(text).iter().filter_map(|document| document.read().expect("a readable document")).collect()
+}
+
+/// The objects of a stream of JSON, as a reader that knows no YAML has them.
+#[track_caller]
+fn json_stream(text: &str) -> Vec<Value> {
+    let objects = serde_json::Deserializer::from_str(text).into_iter();
+    objects.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}:\n{text}"))
 }
 
 fn inject(file: &str, more: &[&str]) -> Run {

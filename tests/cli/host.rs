@@ -8,7 +8,7 @@ use reach::host::cluster_api::RULES;
 use reach::manifest::documents;
 use serde_json::{Value, json};
 
-use super::{Run, command, golden, pipe, root, run, values};
+use super::{Run, command, golden, json_stream, pipe, root, run, values};
 
 const PRESETS: [&str; 2] = ["--presets", "examples/cluster-api/presets"];
 
@@ -175,6 +175,41 @@ fn the_output_is_a_stream_a_diff_or_json() {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": values(&before)}).to_string();
     let after: Value = serde_json::from_str(&patch(&list, &[])).unwrap();
     assert_eq!(after["items"], Value::from(values(&stream)));
+}
+
+#[test]
+fn a_stream_of_json_stays_one_with_its_secret_and_is_yaml_beside_yaml() {
+    let objects = values(&cluster("files: []"));
+    let one_line: String = objects.iter().map(|object| format!("{object}\n")).collect();
+    let without_end = objects.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    let indented: String = objects.iter().map(|object| format!("{object:#}\n")).collect();
+    for before in [&one_line, &without_end, &indented] {
+        let with_secret = ["--env-secret", "web-proxy-env"];
+        let after = patch(before, &with_secret);
+        let found = json_stream(&after);
+        let kinds: Vec<&str> = found.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["Cluster", "KubeadmControlPlane", "Secret"], "{after}");
+        assert_eq!(patch(&after, &with_secret), after);
+        // A Secret that changes, and one that goes.
+        let changed = patch(&after, &[&with_secret[..], &["--without", "control-plane-endpoint"]].concat());
+        assert_ne!(json_stream(&changed)[2], found[2]);
+        assert_eq!(json_stream(&patch(&after, &[])).len(), 2);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.json"), objects[0].to_string()).unwrap();
+    let control_plane = cluster("files: [] # none").split_once("---\n").unwrap().1.to_owned();
+    fs::write(folder.path().join("b.yaml"), &control_plane).unwrap();
+    let names = ["a.json", "b.yaml"].map(|name| folder.path().join(name).display().to_string());
+    for [first, second] in [[&names[0], &names[1]], [&names[1], &names[0]]] {
+        let arguments = ["host", "patch", "-f", first, "-f", second, "--env-secret", "web-proxy-env"];
+        let mixed = run(&[&arguments[..], &PRESETS].concat()).succeeded();
+        assert!(documents(&mixed).iter().all(|document| !document.is_json()), "{mixed}");
+        let found = values(&mixed);
+        let mut kinds: Vec<&str> = found.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, ["Cluster", "KubeadmControlPlane", "Secret"], "{mixed}");
+        assert_eq!(patch(&mixed, &["--env-secret", "web-proxy-env"]), mixed);
+    }
 }
 
 #[test]
