@@ -447,7 +447,7 @@ fn bad_input_is_told_with_its_place_and_loses_nothing() {
         (
             cluster("files: []")
                 .replace("controlplane.cluster.x-k8s.io/v1beta2", "controlplane.cluster.x-k8s.io/v9"),
-            "error: standard input, document 2, KubeadmControlPlane prod/web: apiVersion: unknown version v9: expected controlplane.cluster.x-k8s.io/v1beta1 or controlplane.cluster.x-k8s.io/v1beta2",
+            "error: standard input, document 2, KubeadmControlPlane prod/web, apiVersion: unknown version v9: expected controlplane.cluster.x-k8s.io/v1beta1 or controlplane.cluster.x-k8s.io/v1beta2 [version]",
         ),
         (shared, "[shared-configuration]"),
     ] {
@@ -503,6 +503,36 @@ fn lint_says_what_is_wrong_and_exits_with_1() {
     // The same as warnings of patch.
     assert!(host("patch", &overlap, &[]).stderr.contains("[network-overlap]"));
     assert_eq!(host("lint", "a: [", &[]).code, Some(2));
+}
+
+#[test]
+fn lint_says_what_could_not_be_derived_as_patch_does() {
+    let objects = cluster("files: []");
+    let (of_cluster, control_plane) = objects.split_once("---\n").unwrap();
+    let without_endpoint = objects.replace("  controlPlaneEndpoint: {host: 10.0.0.10, port: 6443}\n", "");
+    let unknown =
+        objects.replace("controlplane.cluster.x-k8s.io/v1beta2", "controlplane.cluster.x-k8s.io/v9");
+    for (manifests, rule) in [
+        (example("template"), "unresolved-variable"),
+        (of_cluster.to_owned(), "missing-object"),
+        (control_plane.to_owned(), "no-cluster"),
+        (without_endpoint, "no-endpoint"),
+        (objects.replace("io/v1beta2", "io/v1alpha4"), "version"),
+        (unknown, "version"),
+    ] {
+        let linted = host("lint", &manifests, &[]);
+        assert_eq!((linted.code, linted.stderr.as_str()), (Some(1), ""), "{rule}: {linted:?}");
+        assert!(linted.stdout.contains(&format!("[{rule}]\n")), "{rule}: {}", linted.stdout);
+        let patched = host("patch", &manifests, &[]).stderr;
+        for line in linted.stdout.lines() {
+            assert!(patched.contains(line), "{line}\n{patched}");
+        }
+    }
+    // What a class leaves to its clusters is in its patch.
+    for name in EXAMPLES.into_iter().filter(|name| *name != "template") {
+        let clean = host("lint", &example(name), &[]);
+        assert_eq!((clean.code, clean.stdout.as_str()), (Some(0), ""), "{name}");
+    }
 }
 
 #[test]

@@ -116,12 +116,10 @@ impl Work<'_> {
     /// Kinds that are patched have to be of a version that is known.
     fn versions(&mut self) {
         for object in self.stream.manifests.objects() {
-            match object.patchable() {
-                Ok(_) => {}
-                Err(error) if error.is_old => {
-                    self.warnings.push(format!("{}, {object}: {error}; it stays as it is", object.source));
-                }
-                Err(error) => self.errors.push(format!("{}, {object}: {error}", object.source)),
+            match object.unpatchable() {
+                None => {}
+                Some((finding, true)) => self.warnings.push(finding.to_string()),
+                Some((finding, false)) => self.errors.push(finding.to_string()),
             }
         }
     }
@@ -129,9 +127,7 @@ impl Work<'_> {
     fn group(&mut self, group: &Group) {
         let objects = self.stream.manifests.objects();
         let of_class = group.class.filter(|_| group.cluster.is_none());
-        // What a class leaves to its clusters, the patch takes from each of them.
-        let notes = group.notes.iter().filter(|note| of_class.is_none() || note.rule != LEFT_TO_THE_CLUSTER);
-        self.warnings.extend(notes.map(ToString::to_string));
+        self.warnings.extend(group.warnings().map(ToString::to_string));
         let namespace = self.stream.namespace(group);
         let known = Known::of(group, of_class.is_some());
         let values = match self.presets.values_of(&known, namespace) {
@@ -405,9 +401,6 @@ impl Work<'_> {
         (texts, changed)
     }
 }
-
-/// The rule of notes about what is known of each cluster of a class only.
-const LEFT_TO_THE_CLUSTER: &str = "left-to-the-cluster";
 
 /// What Cluster API puts into user data besides, in bytes: the keys and certificates of a control plane, and kubeadm's
 /// configuration.
