@@ -147,7 +147,14 @@ fn presets_that_change_replace_and_presets_without_a_proxy_take_away() {
         let first = patch(&before, "{name: http_proxy, value: 'http://one:1'}");
         let second = patch(&first, "{name: http_proxy, value: 'http://two:1'}");
         assert_eq!(second, patch(&before, "{name: http_proxy, value: 'http://two:1'}"), "{name}");
-        let text = patch(&second, "{name: TZ, value: UTC}");
+        let none =
+            pipe(&["host", "patch", "-f", "-", "--presets", &presets("{name: TZ, value: UTC}")], &second);
+        // Once, however many clusters and configurations there are.
+        let told =
+            "warning: nothing to add: ClusterPodPreset/a has no proxy for hosts; expected http_proxy, ";
+        assert_eq!(none.stderr.matches(told).count(), 1, "{name}: {}", none.stderr);
+        assert!(none.stderr.contains("; files of reach of an earlier time are taken away\n"), "{name}");
+        let text = none.succeeded();
         assert!(!text.contains("/etc/reach/") && !text.contains("reach-proxy"), "{name}: {text}");
     }
 }
@@ -620,6 +627,23 @@ fn render_says_when_there_is_nothing_to_write() {
     let none = run(&[]);
     assert_eq!((none.code, none.stdout.as_str()), (Some(1), ""));
     assert!(none.stderr.contains("nothing to write: no preset has a proxy for hosts"), "{}", none.stderr);
+    let named = self::run(
+        &[
+            &["host", "render", "--format", "env", "--presets", "examples/corporate-ca.yaml"][..],
+            &["--preset", "corporate-ca"],
+        ]
+        .concat(),
+    );
+    assert!(
+        named.stderr.contains("nothing to write: ClusterPodPreset/corporate-ca has no proxy for hosts"),
+        "{}",
+        named.stderr
+    );
+    let patched = pipe(
+        &["host", "patch", "-f", "-", "--presets", "examples/presets/shop.yaml"],
+        &format!("{}---\n{}", example("static-ip"), example("clusterclass")),
+    );
+    assert_eq!(patched.stderr.matches("no preset has a proxy for hosts; ").count(), 1, "{}", patched.stderr);
     let unknown = run(&["--preset", "corp"]);
     assert!(unknown.stderr.contains("there is no ClusterPodPreset corp"), "{}", unknown.stderr);
 }

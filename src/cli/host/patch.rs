@@ -149,6 +149,12 @@ impl Work<'_> {
             Ok(node) => node,
             Err(errors) => return self.errors.extend(errors.iter().map(ToString::to_string)),
         };
+        if for_control_plane.files.is_empty() {
+            self.warnings.push(format!(
+                "nothing to add: {}; files of reach of an earlier time are taken away",
+                self.presets.have_no_proxy()
+            ));
+        }
         let for_workers = for_control_plane.for_worker();
         let secret = match self.secret(group, namespace, &for_control_plane, &known) {
             Ok(secret) => secret,

@@ -70,11 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     cli::input::complain_all(&values.warnings().collect::<Vec<_>>());
     let node = Node::new(&values.settings, &presets.options).map_err(messages)?;
     if node.files.is_empty() {
-        let message = format!(
-            "nothing to write: {} has a proxy for hosts; expected http_proxy, https_proxy or all_proxy in a ClusterPodPreset that selects everything, or one named by --preset",
-            presets.names()
-        );
-        return Err(Failure::Messages(vec![message]));
+        return Err(Failure::Messages(vec![format!("nothing to write: {}", presets.have_no_proxy())]));
     }
     let text = match arguments.format {
         Format::CloudConfig => render::cloud_config(&node),
