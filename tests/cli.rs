@@ -243,6 +243,81 @@ fn files_of_one_form_are_joined_as_a_stream_of_that_form() {
 }
 
 #[test]
+fn a_folder_without_manifests_is_an_error_that_names_the_folders_inside() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("README.md"), "no manifest").unwrap();
+    fs::create_dir(folder.path().join(".git")).unwrap();
+    let name = folder.path().to_str().unwrap();
+    let error = format!(
+        "error: {name}: no manifest in this folder: expected files that end in .yaml, .yml or .json; folders inside are not read"
+    );
+    let commands: [&[&str]; 7] = [
+        &["inject", "--presets", "examples/presets", "-f"],
+        &["explain", "--presets", "examples/presets", "-f"],
+        &["lint", "-f"],
+        &["host", "patch", "--presets", "examples/presets", "-f"],
+        &["host", "lint", "-f"],
+        &["host", "no-proxy", "-f"],
+        &["host", "render", "--presets", "examples/presets", "--format", "env", "--from"],
+    ];
+    for command in commands {
+        let run = run(&[command, &[name]].concat());
+        let code = if command.contains(&"lint") { 2 } else { 1 };
+        assert_eq!((run.code, run.stdout.as_str()), (Some(code), ""), "{command:?}: {run:?}");
+        assert_eq!(run.stderr, format!("{error}\n"), "{command:?}");
+    }
+    for inside in ["b", "a.yaml"] {
+        fs::create_dir(folder.path().join(inside)).unwrap();
+    }
+    assert_eq!(inject(name, &[]).stderr, format!("{error}: {name}/a.yaml, {name}/b\n"));
+}
+
+#[test]
+fn presets_that_are_none_are_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("inside")).unwrap();
+    let name = folder.path().to_str().unwrap();
+    let file = folder.path().join("namespace.txt");
+    fs::write(&file, "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n").unwrap();
+    let paths = format!("{}:{name}", file.display());
+    let warning = format!(
+        "warning: --presets {paths}: no ClusterPodPreset and no PodPreset there: expected files that end in .yaml, .yml or .json; folders inside are not read: {name}/inside\n"
+    );
+    let commands: [&[&str]; 3] = [
+        &["inject", "-f", "examples/deployment.yaml"],
+        &["explain", "-f", "examples/deployment.yaml"],
+        &["host", "no-proxy", "-f", "examples/cluster-api/vsphere.yaml"],
+    ];
+    for command in commands {
+        let run = run(&[command, &["--presets", &paths]].concat());
+        assert_eq!((run.code, &run.stderr), (Some(0), &warning), "{command:?}");
+    }
+    assert_eq!(inject("examples/deployment.yaml", &[]).stderr, "", "there are presets");
+    let file = file.to_str().unwrap();
+    assert_eq!(
+        run(&["inject", "-f", "examples/deployment.yaml", "--presets", file]).stderr,
+        format!("warning: --presets {file}: no ClusterPodPreset and no PodPreset there\n")
+    );
+    let preset = folder.path().join("preset.yaml");
+    fs::write(
+        &preset,
+        "kind: PodPreset\nmetadata: {name: a}\n---\nkind: PodPreset\napiVersion: example.com/v1\n",
+    )
+    .unwrap();
+    let run = inject("examples/deployment.yaml", &["--presets", name]);
+    assert_eq!(
+        (run.code, run.stderr),
+        (
+            Some(1),
+            format!(
+                "error: {}, document 1, PodPreset/a: apiVersion: missing: write reach.dev/v1alpha1\n",
+                preset.display()
+            )
+        )
+    );
+}
+
+#[test]
 fn the_namespace_and_its_labels_can_be_given() {
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {app: shop}}\nspec: {containers: [{name: web}]}\n";
     let value = |arguments: &[&str]| {

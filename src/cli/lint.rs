@@ -31,7 +31,7 @@ Examples:
 
 Exit code: 0 when nothing is found at or above --fail-on, 1 when something is, 2 on errors.")]
 pub struct Arguments {
-    /// Manifest, folder of manifests, or - for standard input; may be repeated
+    /// Manifest, folder of manifests (folders inside are not read), or - for standard input; may be repeated
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
     filenames: Vec<PathBuf>,
     /// File of KEY=VALUE lines such as /etc/environment, or - for standard input; may be repeated

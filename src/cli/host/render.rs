@@ -27,7 +27,7 @@ What is written may hold a password: files that are made are for their owner onl
 pub struct Arguments {
     #[command(flatten)]
     input: HostInput,
-    /// Manifests of Cluster API, from which no_proxy gets the cluster's networks and addresses; may be repeated
+    /// Manifests of Cluster API, from which no_proxy gets the cluster's networks and addresses (folders inside of one are not read); may be repeated
     #[arg(long = "from", value_name = "FILE|DIR|-")]
     from: Vec<PathBuf>,
     /// Which of the clusters in them

@@ -13,7 +13,7 @@ use crate::manifest::{self, Document};
 /// Which manifests, and what is taken from them.
 #[derive(Debug, clap::Args)]
 pub struct StreamInput {
-    /// Manifests of Cluster API: file, folder of files, or - for standard input; may be repeated
+    /// Manifests of Cluster API: file, folder of files (folders inside are not read), or - for standard input; may be repeated
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
     filenames: Vec<PathBuf>,
     #[command(flatten)]
