@@ -278,6 +278,14 @@ fn a_secret_keeps_the_variables_out_of_the_manifest() {
     assert_eq!(patch(&after, &["--env-secret", "{cluster}-proxy-env"]), after);
     // Without it, it goes again.
     assert_eq!(values(&patch(&after, &[])), values(&patch(&before, &[])));
+    let error = fails(&before, &["--env-secret", "Shop_Proxy"]);
+    let expected =
+        "not a name of a Secret: write lower-case letters, digits, '-' and '.', for example shop-proxy-env\n";
+    assert_eq!(error, format!("error: Cluster prod/web: --env-secret Shop_Proxy: {expected}"));
+    let alone = before.split_once("---\n").unwrap().1;
+    let error = fails(alone, &["--env-secret", "{cluster}-proxy-env"]);
+    assert!(error.contains("--env-secret -proxy-env: not a name of a Secret, since no Cluster"), "{error}");
+    patch(alone, &["--env-secret", "${CLUSTER_NAME}-proxy-env"]);
     // Cluster API's own names are not for others: a cluster would never start.
     for name in ["{cluster}-proxy", "web-kubeconfig"] {
         let error = fails(&before, &["--env-secret", name]);

@@ -219,13 +219,22 @@ impl Work<'_> {
         node: &Node,
         known: &Known,
     ) -> Result<Option<String>, Vec<String>> {
-        let Some(name) = self.env_secret else { return Ok(None) };
+        let Some(given) = self.env_secret else { return Ok(None) };
         if node.files.is_empty() || group.configurations.is_empty() {
             return Ok(None);
         }
         let objects = self.stream.manifests.objects();
         let cluster = group.cluster.map_or("", |index| objects[index].name.as_str());
-        let name = name.replace("{cluster}", cluster);
+        let name = given.replace("{cluster}", cluster);
+        if !patch::is_secret_name(&name) {
+            let is_nobody = cluster.is_empty() && name != *given;
+            let why =
+                if is_nobody { ", since no Cluster is there that {cluster} could stand for" } else { "" };
+            return Err(vec![format!(
+                "{}: --env-secret {name}: not a name of a Secret{why}: write lower-case letters, digits, '-' and '.', for example shop-proxy-env",
+                self.stream.name(group)
+            )]);
+        }
         if let Some(of) =
             patch::secret_of_cluster_api(&name).filter(|of| self.is_cluster(of, cluster, namespace))
         {
