@@ -48,7 +48,7 @@ fn inject_shows_a_manifest_as_the_webhook_would_change_it() {
 fn inject_gives_a_corporate_ca_to_every_container() {
     golden(
         "inject-ca.yaml",
-        &inject("examples/deployment.yaml", &["examples/corporate-ca.yaml"]).succeeded(),
+        &inject("examples/deployment.yaml", &["--presets", "examples/corporate-ca.yaml"]).succeeded(),
     );
 }
 
@@ -273,6 +273,37 @@ fn a_folder_without_manifests_is_an_error_that_names_the_folders_inside() {
 }
 
 #[test]
+fn presets_may_be_repeated_and_what_follows_them_is_no_preset() {
+    let together =
+        inject("examples/deployment.yaml", &["--presets", "examples/corporate-ca.yaml"]).succeeded();
+    assert!(together.contains("/etc/ssl/corporate"), "{together}");
+    let both = "examples/presets:examples/corporate-ca.yaml";
+    let given = run(&["inject", "-f", "examples/deployment.yaml", "--presets", both]).succeeded();
+    assert_eq!(given, together);
+    let mut by_environment = command();
+    by_environment.env("REACH_PRESETS", both).current_dir(root());
+    let output = by_environment.args(["inject", "-f", "examples/deployment.yaml"]).output().unwrap();
+    assert_eq!(Run::from(output).succeeded(), together);
+
+    let url = "http://redis/";
+    let first = ["route", url, "-f", "examples/deployment.yaml", "--container", "web"];
+    let last = [
+        "route",
+        "-f",
+        "examples/deployment.yaml",
+        "--container",
+        "web",
+        "--presets",
+        "examples/presets",
+        url,
+    ];
+    assert_eq!(run(&last).succeeded(), run(&[&first[..], &PRESETS].concat()).succeeded());
+    let list = run(&["no-proxy", "--presets", "examples/presets", "corp.example"]);
+    assert_eq!(list.code, Some(2));
+    assert!(list.stderr.contains("--presets is for the list of a pod: leave LIST out"), "{list:?}");
+}
+
+#[test]
 fn presets_that_are_none_are_warned_about() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("inside")).unwrap();
@@ -399,7 +430,7 @@ fn every_file_that_cannot_be_read_is_reported() {
 
 #[test]
 fn a_conflict_is_a_warning_on_standard_error_that_shows_no_value() {
-    let run = inject("tests/fixtures/cli/conflict.yaml", &["examples/corporate-ca.yaml"]);
+    let run = inject("tests/fixtures/cli/conflict.yaml", &["--presets", "examples/corporate-ca.yaml"]);
     golden("inject-conflict.stderr", &run.stderr);
     golden("inject-conflict.yaml", &run.succeeded());
 }
@@ -414,7 +445,12 @@ fn explain_says_where_each_value_comes_from() {
     golden("explain-kinds.txt", &run_with("explain", "tests/fixtures/cli/kinds.yaml", &[]).succeeded());
     golden(
         "explain-conflict.txt",
-        &run_with("explain", "tests/fixtures/cli/conflict.yaml", &["examples/corporate-ca.yaml"]).succeeded(),
+        &run_with(
+            "explain",
+            "tests/fixtures/cli/conflict.yaml",
+            &["--presets", "examples/corporate-ca.yaml"],
+        )
+        .succeeded(),
     );
 }
 
@@ -793,7 +829,7 @@ fn inject(file: &str, more: &[&str]) -> Run {
     run_with("inject", file, more)
 }
 
-/// Runs a command with the example presets. `more` may begin with more presets.
+/// Runs a command with the example presets.
 fn run_with(command: &str, file: &str, more: &[&str]) -> Run {
     run(&[&[command, "-f", file], &PRESETS[..], more].concat())
 }

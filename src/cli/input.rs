@@ -38,8 +38,8 @@ pub struct PresetInput {
 /// Where presets come from.
 #[derive(Debug, clap::Args)]
 pub struct PresetSource {
-    /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, Secrets, which they refer to) from files or folders (folders inside are not read); without it, from the cluster of the current kubeconfig
-    #[arg(long, value_name = "PATH", num_args = 1.., env = "REACH_PRESETS", value_delimiter = ':')]
+    /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, Secrets, which they refer to) from a file or a folder (folders inside are not read), or several with : between them; may be repeated; without it, from the cluster of the current kubeconfig
+    #[arg(long, value_name = "PATH", env = "REACH_PRESETS", value_delimiter = ':')]
     presets: Vec<PathBuf>,
     #[command(flatten)]
     network: ClusterNetwork,
