@@ -185,6 +185,31 @@ fn the_output_is_a_stream_a_diff_or_json() {
 }
 
 #[test]
+fn lists_of_a_kind_are_read_as_a_list_of_any_is() {
+    let before = values(&cluster("bootCommands: [curl x]"));
+    let list = |api_version: &str, kind: &str, object: &Value| json!({"apiVersion": api_version, "kind": kind, "metadata": {"resourceVersion": "1"}, "items": [object]});
+    let typed = [
+        list("cluster.x-k8s.io/v1beta2", "ClusterList", &before[0]),
+        list("controlplane.cluster.x-k8s.io/v1beta2", "KubeadmControlPlaneList", &before[1]),
+    ];
+    let stream = format!("{}\n---\n# typed\n{}\n", typed[0], typed[1]);
+    let in_a_list = json!({"apiVersion": "v1", "kind": "List", "items": typed}).to_string();
+    let plain = values(&patch(&cluster("bootCommands: [curl x]"), &[]));
+    let after = values(&patch(&stream, &[]));
+    assert_eq!((&after[0]["items"][0], &after[1]["items"][0]), (&plain[0], &plain[1]));
+    let nested = values(&patch(&in_a_list, &[]));
+    assert_eq!(nested[0]["items"][1]["items"][0], plain[1]);
+    // The Secret is put at the end of the stream, and taken from inside of a list.
+    let secret = values(&patch(&stream, &["--env-secret", "web-proxy-env"])).pop().unwrap();
+    let secrets = list("v1", "SecretList", &secret);
+    let gone = values(&patch(&format!("{stream}---\n{secrets}\n"), &[]));
+    assert_eq!(gone[2]["items"], json!([]));
+    assert!(host("lint", &stream, &[]).stdout.contains("[early-download]"));
+    let value = |manifests: &str| host("no-proxy", manifests, &["-o", "value"]).succeeded();
+    assert_eq!(value(&stream), value(&cluster("files: []")));
+}
+
+#[test]
 fn a_stream_of_json_stays_one_with_its_secret_and_is_yaml_beside_yaml() {
     let objects = values(&cluster("files: []"));
     let one_line: String = objects.iter().map(|object| format!("{object}\n")).collect();
