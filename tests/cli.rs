@@ -583,12 +583,19 @@ fn route_names_every_input_that_is_wrong() {
     let wrong = folder.path().join("wrong");
     fs::write(&wrong, "http_proxy=http://proxy\nsecret\nno_proxy=\"secret\n").unwrap();
     let wrong = wrong.to_str().unwrap();
+    let marked = folder.path().join("marked");
+    fs::write(&marked, "\u{feff}http_proxy=http://proxy\n").unwrap();
+    let marked = marked.to_str().unwrap();
+    let mark = "marked, line 1 begins with a byte order mark: save the file without it\n";
+    let linted = run(&["lint", "--env", marked, "--fix"]);
+    assert!(linted.code == Some(2) && linted.stderr.ends_with(mark), "{linted:?}");
     for (arguments, expected) in [
         (
             &["--env", wrong][..],
             &["wrong, line 2: expected KEY=VALUE", "wrong, line 3: no_proxy: the quote"][..],
         ),
         (&["--env", "no-such-file"], &["no-such-file: cannot be read"]),
+        (&["--env", marked], &[mark]),
         (
             &["-f", "examples/deployment.yaml", "--presets", "no-such-folder"],
             &["no-such-folder: cannot be read"],
