@@ -298,9 +298,9 @@ fn presets_may_be_repeated_and_what_follows_them_is_no_preset() {
         url,
     ];
     assert_eq!(run(&last).succeeded(), run(&[&first[..], &PRESETS].concat()).succeeded());
-    let list = run(&["no-proxy", "--presets", "examples/presets", "corp.example"]);
-    assert_eq!(list.code, Some(2));
-    assert!(list.stderr.contains("--presets is for the list of a pod: leave LIST out"), "{list:?}");
+    let refused = run(&["no-proxy", "--presets", "examples/presets", "corp.example"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("--presets is for the list of a pod: leave LIST out"), "{refused:?}");
 }
 
 #[test]

@@ -212,10 +212,9 @@ fn lists_of_a_kind_are_read_as_a_list_of_any_is() {
 #[test]
 fn a_stream_of_json_stays_one_with_its_secret_and_is_yaml_beside_yaml() {
     let objects = values(&cluster("files: []"));
-    let one_line: String = objects.iter().map(|object| format!("{object}\n")).collect();
     let without_end = objects.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
-    let indented: String = objects.iter().map(|object| format!("{object:#}\n")).collect();
-    for before in [&one_line, &without_end, &indented] {
+    let indented = format!("{:#}\n{:#}\n", objects[0], objects[1]);
+    for before in [&format!("{without_end}\n"), &without_end, &indented] {
         let with_secret = ["--env-secret", "web-proxy-env"];
         let after = patch(before, &with_secret);
         let found = json_stream(&after);
