@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::iter;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -159,13 +159,23 @@ fn print(text: &str) -> io::Result<()> {
 }
 
 /// Replaces a file as a whole: whoever reads it sees the old text or the new one, also when this ends halfway. It keeps its
-/// permissions, if it has some.
+/// owner and its permissions, if it has some.
 fn write_whole(file: &Path, text: &str) -> io::Result<()> {
     write_whole_as(file, text, None)
 }
 
 /// [`write_whole`] with these permissions, before there is something in it that not everybody may read.
 fn write_whole_as(file: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
+    write_whole_for(file, text, mode, hand_over)
+}
+
+/// [`write_whole_as`], by way of what gives the new file to whom the old one belongs.
+fn write_whole_for(
+    file: &Path,
+    text: &str,
+    mode: Option<u32>,
+    hand_over: impl FnOnce(&fs::File, &fs::Metadata) -> io::Result<()>,
+) -> io::Result<()> {
     // A pipe or a device is to be written to. In place of `/dev/null` there would be a file.
     if fs::metadata(file).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
         return fs::write(file, text);
@@ -175,12 +185,15 @@ fn write_whole_as(file: &Path, text: &str, mode: Option<u32>) -> io::Result<()> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => file.to_owned(),
         found => found?,
     };
+    let old = fs::metadata(&file).ok().filter(fs::Metadata::is_file);
     let (temporary, mut unfinished) = beside(&file)?;
+    // Before its permissions, which a change of owners may take away.
+    if old.as_ref().is_some_and(|old| hand_over(&unfinished, old).is_err()) {
+        fs::remove_file(&temporary)?;
+        return write_in_place(&file, text, mode);
+    }
     let written = (|| {
-        let permissions = match mode {
-            Some(mode) => Some(fs::Permissions::from_mode(mode)),
-            None => fs::metadata(&file).ok().map(|metadata| metadata.permissions()),
-        };
+        let permissions = mode.map(fs::Permissions::from_mode).or(old.map(|old| old.permissions()));
         if let Some(permissions) = permissions {
             unfinished.set_permissions(permissions)?;
         }
@@ -195,6 +208,26 @@ fn write_whole_as(file: &Path, text: &str, mode: Option<u32>) -> io::Result<()> 
     written
 }
 
+/// Gives a new file the owner and the group of the one that it is to replace.
+fn hand_over(new: &fs::File, old: &fs::Metadata) -> io::Result<()> {
+    let own = new.metadata()?;
+    if (own.uid(), own.gid()) == (old.uid(), old.gid()) {
+        return Ok(());
+    }
+    fchown(new, Some(old.uid()), Some(old.gid()))
+}
+
+/// Writes into a file that would be somebody else's if it were replaced.
+fn write_in_place(file: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(file)?;
+    if let Some(mode) = mode {
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
+    file.set_len(0)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
 /// A new file in the folder of another one, under a name that nobody has.
 fn beside(file: &Path) -> io::Result<(PathBuf, fs::File)> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -204,7 +237,13 @@ fn beside(file: &Path) -> io::Result<(PathBuf, fs::File)> {
         match fs::OpenOptions::new().write(true).create_new(true).open(&temporary) {
             // Left by somebody else, perhaps in another container with the same number.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            opened => return Ok((temporary, opened?)),
+            Ok(opened) => return Ok((temporary, opened)),
+            Err(error) => {
+                let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+                let folder = folder.unwrap_or(Path::new(".")).display();
+                let message = format!("no file can be made in its folder {folder}: {error}");
+                return Err(io::Error::new(error.kind(), message));
+            }
         }
     }
 }
@@ -254,6 +293,47 @@ mod tests {
         let mut text = [0; 4];
         end.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"text");
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_stays_whose_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pod.yaml");
+        fs::write(&file, "a longer text").unwrap();
+        // Only root can give a file away; those of others are replaced by their own.
+        let is_given = std::os::unix::fs::chown(&file, Some(12345), Some(23456)).is_ok();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        let old = fs::metadata(&file).unwrap();
+        assert!(!is_given || (old.uid(), old.gid()) == (12345, 23456));
+        let whose = |metadata: &fs::Metadata| (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
+        let mut inode = old.ino();
+        for mode in [None, Some(0o600)] {
+            write_whole_as(&file, "text", mode).unwrap();
+            let new = fs::metadata(&file).unwrap();
+            assert_eq!(whose(&new), (old.uid(), old.gid(), mode.unwrap_or(0o640)));
+            assert_ne!(new.ino(), inode, "it is another file");
+            inode = new.ino();
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "text");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_given_back_is_written_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pod.yaml");
+        fs::write(&file, "a longer text").unwrap();
+        let old = fs::metadata(&file).unwrap();
+        let refuse = |_: &fs::File, _: &fs::Metadata| Err(io::ErrorKind::PermissionDenied.into());
+        for mode in [None, Some(0o600)] {
+            write_whole_for(&file, "text", mode, refuse).unwrap();
+            let new = fs::metadata(&file).unwrap();
+            assert_eq!((new.ino(), new.mode() & 0o777), (old.ino(), mode.unwrap_or(old.mode() & 0o777)));
+            assert_eq!(fs::read_to_string(&file).unwrap(), "text");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+        // There is nobody to give a new file back to.
+        write_whole_for(&folder.path().join("new"), "text", None, refuse).unwrap();
     }
 
     #[test]

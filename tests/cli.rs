@@ -48,7 +48,7 @@ fn inject_shows_a_manifest_as_the_webhook_would_change_it() {
 fn inject_gives_a_corporate_ca_to_every_container() {
     golden(
         "inject-ca.yaml",
-        &inject("examples/deployment.yaml", &["examples/corporate-ca.yaml"]).succeeded(),
+        &inject("examples/deployment.yaml", &["--presets", "examples/corporate-ca.yaml"]).succeeded(),
     );
 }
 
@@ -201,11 +201,151 @@ fn manifests_come_from_standard_input_folders_and_several_files() {
     let objects = values(&together);
     assert_eq!(objects.len(), 2, "{together}");
     assert_eq!((&objects[0]["kind"], &objects[1]["kind"]), (&json!("Pod"), &json!("Deployment")));
+    // No reader takes JSON that goes on as YAML; what was YAML stays to the letter.
+    assert!(documents(&together).iter().all(|document| !document.is_json()), "{together}");
+    assert!(together.ends_with(&format!("---\n{alone}")), "{together}");
 
     let several =
         inject("examples/deployment.yaml", &["-f", "tests/fixtures/cli/pod.json", "-o", "json"]).succeeded();
     let list: Value = serde_json::from_str(&several).unwrap();
     assert_eq!(list["items"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn files_of_one_form_are_joined_as_a_stream_of_that_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        file.display().to_string()
+    };
+    let join = |files: [&str; 2]| inject(files[0], &["-f", files[1]]).succeeded();
+    // YAML in flow style begins as JSON does, and is none.
+    let block =
+        write("a.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: c}]}");
+    let flow = write(
+        "b.yaml",
+        "{apiVersion: v1, kind: Pod, metadata: {name: b}, spec: {containers: [{name: c}]}}\n",
+    );
+    for (files, names) in [([&block, &flow], ["a", "b"]), ([&flow, &block], ["b", "a"])] {
+        let joined = join(files.map(String::as_str));
+        assert_eq!(joined.matches("\n---\n").count(), 1, "{joined}");
+        let found: Vec<Value> = values(&joined).iter().map(|pod| pod["metadata"]["name"].clone()).collect();
+        assert_eq!(found, names, "{joined}");
+    }
+    // With a mark of its encoding in front of each file, and without a line break behind the first.
+    let json = |name: &str| {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [{"name": "c"}]}});
+        write(&format!("{name}.json"), &format!("\u{feff}{pod}"))
+    };
+    let joined = join([&json("c"), &json("d")]);
+    assert_eq!(json_stream(joined.trim_start_matches('\u{feff}')).len(), 2, "{joined}");
+}
+
+#[test]
+fn a_folder_without_manifests_is_an_error_that_names_the_folders_inside() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("README.md"), "no manifest").unwrap();
+    fs::create_dir(folder.path().join(".git")).unwrap();
+    let name = folder.path().to_str().unwrap();
+    let error = format!(
+        "error: {name}: no manifest in this folder: expected files that end in .yaml, .yml or .json; folders inside are not read"
+    );
+    let commands: [&[&str]; 7] = [
+        &["inject", "--presets", "examples/presets", "-f"],
+        &["explain", "--presets", "examples/presets", "-f"],
+        &["lint", "-f"],
+        &["host", "patch", "--presets", "examples/presets", "-f"],
+        &["host", "lint", "-f"],
+        &["host", "no-proxy", "-f"],
+        &["host", "render", "--presets", "examples/presets", "--format", "env", "--from"],
+    ];
+    for command in commands {
+        let run = run(&[command, &[name]].concat());
+        let code = if command.contains(&"lint") { 2 } else { 1 };
+        assert_eq!((run.code, run.stdout.as_str()), (Some(code), ""), "{command:?}: {run:?}");
+        assert_eq!(run.stderr, format!("{error}\n"), "{command:?}");
+    }
+    for inside in ["b", "a.yaml"] {
+        fs::create_dir(folder.path().join(inside)).unwrap();
+    }
+    assert_eq!(inject(name, &[]).stderr, format!("{error}: {name}/a.yaml, {name}/b\n"));
+}
+
+#[test]
+fn presets_may_be_repeated_and_what_follows_them_is_no_preset() {
+    let together =
+        inject("examples/deployment.yaml", &["--presets", "examples/corporate-ca.yaml"]).succeeded();
+    assert!(together.contains("/etc/ssl/corporate"), "{together}");
+    let both = "examples/presets:examples/corporate-ca.yaml";
+    let given = run(&["inject", "-f", "examples/deployment.yaml", "--presets", both]).succeeded();
+    assert_eq!(given, together);
+    let mut by_environment = command();
+    by_environment.env("REACH_PRESETS", both).current_dir(root());
+    let output = by_environment.args(["inject", "-f", "examples/deployment.yaml"]).output().unwrap();
+    assert_eq!(Run::from(output).succeeded(), together);
+
+    let url = "http://redis/";
+    let first = ["route", url, "-f", "examples/deployment.yaml", "--container", "web"];
+    let last = [
+        "route",
+        "-f",
+        "examples/deployment.yaml",
+        "--container",
+        "web",
+        "--presets",
+        "examples/presets",
+        url,
+    ];
+    assert_eq!(run(&last).succeeded(), run(&[&first[..], &PRESETS].concat()).succeeded());
+    let refused = run(&["no-proxy", "--presets", "examples/presets", "corp.example"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("--presets is for the list of a pod: leave LIST out"), "{refused:?}");
+}
+
+#[test]
+fn presets_that_are_none_are_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("inside")).unwrap();
+    let name = folder.path().to_str().unwrap();
+    let file = folder.path().join("namespace.txt");
+    fs::write(&file, "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n").unwrap();
+    let paths = format!("{}:{name}", file.display());
+    let warning = format!(
+        "warning: --presets {paths}: no ClusterPodPreset and no PodPreset there: expected files that end in .yaml, .yml or .json; folders inside are not read: {name}/inside\n"
+    );
+    let commands: [&[&str]; 3] = [
+        &["inject", "-f", "examples/deployment.yaml"],
+        &["explain", "-f", "examples/deployment.yaml"],
+        &["host", "no-proxy", "-f", "examples/cluster-api/vsphere.yaml"],
+    ];
+    for command in commands {
+        let run = run(&[command, &["--presets", &paths]].concat());
+        assert_eq!((run.code, &run.stderr), (Some(0), &warning), "{command:?}");
+    }
+    assert_eq!(inject("examples/deployment.yaml", &[]).stderr, "", "there are presets");
+    let file = file.to_str().unwrap();
+    assert_eq!(
+        run(&["inject", "-f", "examples/deployment.yaml", "--presets", file]).stderr,
+        format!("warning: --presets {file}: no ClusterPodPreset and no PodPreset there\n")
+    );
+    let preset = folder.path().join("preset.yaml");
+    fs::write(
+        &preset,
+        "kind: PodPreset\nmetadata: {name: a}\n---\nkind: PodPreset\napiVersion: example.com/v1\n",
+    )
+    .unwrap();
+    let run = inject("examples/deployment.yaml", &["--presets", name]);
+    assert_eq!(
+        (run.code, run.stderr),
+        (
+            Some(1),
+            format!(
+                "error: {}, document 1, PodPreset/a: apiVersion: missing: write reach.dev/v1alpha1\n",
+                preset.display()
+            )
+        )
+    );
 }
 
 #[test]
@@ -290,7 +430,7 @@ fn every_file_that_cannot_be_read_is_reported() {
 
 #[test]
 fn a_conflict_is_a_warning_on_standard_error_that_shows_no_value() {
-    let run = inject("tests/fixtures/cli/conflict.yaml", &["examples/corporate-ca.yaml"]);
+    let run = inject("tests/fixtures/cli/conflict.yaml", &["--presets", "examples/corporate-ca.yaml"]);
     golden("inject-conflict.stderr", &run.stderr);
     golden("inject-conflict.yaml", &run.succeeded());
 }
@@ -305,7 +445,12 @@ fn explain_says_where_each_value_comes_from() {
     golden("explain-kinds.txt", &run_with("explain", "tests/fixtures/cli/kinds.yaml", &[]).succeeded());
     golden(
         "explain-conflict.txt",
-        &run_with("explain", "tests/fixtures/cli/conflict.yaml", &["examples/corporate-ca.yaml"]).succeeded(),
+        &run_with(
+            "explain",
+            "tests/fixtures/cli/conflict.yaml",
+            &["--presets", "examples/corporate-ca.yaml"],
+        )
+        .succeeded(),
     );
 }
 
@@ -466,12 +611,19 @@ fn route_names_every_input_that_is_wrong() {
     let wrong = folder.path().join("wrong");
     fs::write(&wrong, "http_proxy=http://proxy\nsecret\nno_proxy=\"secret\n").unwrap();
     let wrong = wrong.to_str().unwrap();
+    let marked = folder.path().join("marked");
+    fs::write(&marked, "\u{feff}http_proxy=http://proxy\n").unwrap();
+    let marked = marked.to_str().unwrap();
+    let mark = "marked, line 1 begins with a byte order mark: save the file without it\n";
+    let linted = run(&["lint", "--env", marked, "--fix"]);
+    assert!(linted.code == Some(2) && linted.stderr.ends_with(mark), "{linted:?}");
     for (arguments, expected) in [
         (
             &["--env", wrong][..],
             &["wrong, line 2: expected KEY=VALUE", "wrong, line 3: no_proxy: the quote"][..],
         ),
         (&["--env", "no-such-file"], &["no-such-file: cannot be read"]),
+        (&["--env", marked], &[mark]),
         (
             &["-f", "examples/deployment.yaml", "--presets", "no-such-folder"],
             &["no-such-folder: cannot be read"],
@@ -701,11 +853,18 @@ fn values(text: &str) -> Vec<Value> {
     documents(text).iter().filter_map(|document| document.read().expect("a readable document")).collect()
 }
 
+/// The objects of a stream of JSON, as a reader that knows no YAML has them.
+#[track_caller]
+fn json_stream(text: &str) -> Vec<Value> {
+    let objects = serde_json::Deserializer::from_str(text).into_iter();
+    objects.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}:\n{text}"))
+}
+
 fn inject(file: &str, more: &[&str]) -> Run {
     run_with("inject", file, more)
 }
 
-/// Runs a command with the example presets. `more` may begin with more presets.
+/// Runs a command with the example presets.
 fn run_with(command: &str, file: &str, more: &[&str]) -> Run {
     run(&[&[command, "-f", file], &PRESETS[..], more].concat())
 }

@@ -429,6 +429,33 @@ fn a_file_is_replaced_as_a_whole_and_keeps_its_mode_and_its_link() {
 }
 
 #[test]
+fn a_file_that_cannot_be_written_is_told_with_the_report_and_the_others_are_fixed() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixed = folder.path().join("environment");
+    fs::write(&fixed, "no_proxy=web api\n").unwrap();
+    // Nobody makes files in a folder of /proc, whoever runs this. What ends a variable there is in a comment.
+    let mut process =
+        std::process::Command::new("sleep").arg("600").env_clear().env("no_proxy", "a b\n#").spawn().unwrap();
+    let name = format!("/proc/{}/environ", process.id());
+    let run = run(&["lint", "--env", &name, "--env", fixed.to_str().unwrap(), "--fix"]);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let error = format!(
+        "error: {name}: cannot be written: no file can be made in its folder /proc/{}: ",
+        process.id()
+    );
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains(&error), "{run:?}");
+    assert!(!run.stderr.contains(&format!("fixed: {name}")), "{run:?}");
+    assert!(run.stderr.contains(&format!("fixed: {}: no_proxy", fixed.display())), "{run:?}");
+    let now = fs::read_to_string(&fixed).unwrap();
+    assert!(now.contains("\nNO_PROXY=.api,api,.web,web,"), "{now}");
+    // What is there now: the one that was not fixed.
+    assert!(run.stdout.starts_with(&format!("{name}:1:")), "{run:?}");
+    assert!(!run.stdout.contains(&format!("{}:1", fixed.display())), "{run:?}");
+}
+
+#[test]
 fn everything_and_a_list_are_not_united() {
     let text = "no_proxy=*\nNO_PROXY=*.corp.example\n";
     let run = pipe(&["lint", "--env", "-", "--fix"], text);

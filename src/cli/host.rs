@@ -256,10 +256,17 @@ impl HostPresets {
         Ok(values)
     }
 
-    /// How messages name the presets.
-    fn names(&self) -> String {
+    /// That hosts get nothing of the presets, and what was expected.
+    fn have_no_proxy(&self) -> String {
         let names: Vec<String> = self.presets.iter().map(ToString::to_string).collect();
-        if names.is_empty() { "no preset".to_owned() } else { names.join(", ") }
+        let have = match names.len() {
+            0 => "no preset has a".to_owned(),
+            1 => format!("{} has no", names[0]),
+            _ => format!("{} have no", names.join(", ")),
+        };
+        format!(
+            "{have} proxy for hosts; expected http_proxy, https_proxy or all_proxy in a ClusterPodPreset that selects everything, or one named by --preset"
+        )
     }
 }
 

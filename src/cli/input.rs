@@ -15,7 +15,7 @@ use crate::presets::{cluster, directory};
 /// Inputs of a command that looks at manifests.
 #[derive(Debug, clap::Args)]
 pub struct Input {
-    /// Manifest, folder of manifests, or - for standard input; may be repeated
+    /// Manifest, folder of manifests (folders inside are not read), or - for standard input; may be repeated
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
     filenames: Vec<PathBuf>,
     #[command(flatten)]
@@ -38,8 +38,8 @@ pub struct PresetInput {
 /// Where presets come from.
 #[derive(Debug, clap::Args)]
 pub struct PresetSource {
-    /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, Secrets, which they refer to) from files or folders; without it, from the cluster of the current kubeconfig
-    #[arg(long, value_name = "PATH", num_args = 1.., env = "REACH_PRESETS", value_delimiter = ':')]
+    /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, Secrets, which they refer to) from a file or a folder (folders inside are not read), or several with : between them; may be repeated; without it, from the cluster of the current kubeconfig
+    #[arg(long, value_name = "PATH", env = "REACH_PRESETS", value_delimiter = ':')]
     presets: Vec<PathBuf>,
     #[command(flatten)]
     network: ClusterNetwork,
@@ -109,6 +109,10 @@ pub fn files(names: &[PathBuf]) -> Result<Vec<File>, Failure> {
     for name in names {
         let found = if is_stdin(name) { Ok(vec![name.clone()]) } else { directory::files(name) };
         match found {
+            // As kubectl has it: a wrong folder is not to look like one in which all is well.
+            Ok(found) if found.is_empty() => {
+                errors.push(format!("{}: no manifest in this folder: {}", name.display(), expected(&[name])));
+            }
             Ok(found) => {
                 for path in found {
                     match file(&path) {
@@ -121,6 +125,14 @@ pub fn files(names: &[PathBuf]) -> Result<Vec<File>, Failure> {
         }
     }
     if errors.is_empty() { Ok(files) } else { Err(Failure::Messages(errors)) }
+}
+
+/// What is read of folders, and what there is that is not.
+fn expected<P: AsRef<Path>>(folders: &[P]) -> String {
+    let inside = folders.iter().flat_map(|folder| directory::folders(folder.as_ref()));
+    let inside: Vec<String> = inside.map(|folder| folder.display().to_string()).collect();
+    let also = if inside.is_empty() { String::new() } else { format!(": {}", inside.join(", ")) };
+    format!("expected files that end in .yaml, .yml or .json; folders inside are not read{also}")
 }
 
 /// Reads a file, or standard input.
@@ -209,6 +221,16 @@ impl PresetSource {
         }
         let loaded = directory::load(&self.presets)
             .map_err(|errors| Failure::Messages(errors.iter().map(ToString::to_string).collect()))?;
+        if loaded.presets.is_empty() {
+            let paths: Vec<String> = self.presets.iter().map(|path| path.display().to_string()).collect();
+            let is_folder = self.presets.iter().any(|path| path.is_dir());
+            complain_all(&[format!(
+                "--presets {}: no ClusterPodPreset and no PodPreset there{}{}",
+                paths.join(":"),
+                if is_folder { ": " } else { "" },
+                if is_folder { expected(&self.presets) } else { String::new() },
+            )]);
+        }
         Ok(Some(loaded.with_given(self.network.facts())))
     }
 

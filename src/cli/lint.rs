@@ -31,7 +31,7 @@ Examples:
 
 Exit code: 0 when nothing is found at or above --fail-on, 1 when something is, 2 on errors.")]
 pub struct Arguments {
-    /// Manifest, folder of manifests, or - for standard input; may be repeated
+    /// Manifest, folder of manifests (folders inside are not read), or - for standard input; may be repeated
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
     filenames: Vec<PathBuf>,
     /// File of KEY=VALUE lines such as /etc/environment, or - for standard input; may be repeated
@@ -122,16 +122,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut report = source::lint(&sources, cluster);
     // What could not be read is not rewritten, and neither is anything beside it: all of it or nothing.
     if (arguments.fix || arguments.diff) && report.errors.is_empty() {
-        let fixed = fix::fix(&sources, &report);
-        let word = if arguments.diff { "would fix" } else { "fixed" };
-        for line in fixed.notes(word).iter().chain(&fixed.refusals) {
-            super::complain(line);
-        }
+        let mut fixed = fix::fix(&sources, &report);
         if arguments.diff {
+            fixed.notes("would fix").iter().chain(&fixed.refusals).for_each(|line| super::complain(line));
             super::print(&fixed.diff())?;
         } else {
-            fixed.write(&sources)?;
+            let errors = fixed.write(&sources)?;
+            fixed.refusals.iter().for_each(|line| super::complain(line));
             report = source::lint(&fixed.sources, Vec::new());
+            report.errors.extend(errors);
         }
     }
     for error in &report.errors {

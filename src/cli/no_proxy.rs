@@ -27,15 +27,12 @@ use crate::no_proxy::{Union, entries};
 ///
 /// Without a list and without a manifest: what a pod of the namespace gets that says nothing itself.
 #[derive(Debug, clap::Args)]
-#[command(
-    override_usage = "reach no-proxy [LIST] [OPTIONS]",
-    after_help = "\
+#[command(after_help = "\
 Examples:
   reach no-proxy 'localhost, *.corp.example 10.10.192.1/18'
   reach no-proxy -n shop --presets presets/
   reach no-proxy -f deployment.yaml --check http://mysql:3306/
-  export no_proxy=$(reach no-proxy .corp.example,10.0.0.0/8 -o value)"
-)]
+  export no_proxy=$(reach no-proxy .corp.example,10.0.0.0/8 -o value)")]
 pub struct Arguments {
     /// A list as you would write it, instead of what presets say
     #[arg(value_name = "LIST", allow_hyphen_values = true)]

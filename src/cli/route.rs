@@ -20,16 +20,12 @@ pub(super) mod env_file;
 /// Clients read the same variables differently. Nothing is connected to: each client has a model here, which is compared with the real program, all but .NET (docs/clients.md).
 /// The variables are those of the current environment, of a file, or of a container as the webhook would change it.
 #[derive(Debug, clap::Args)]
-// The URLs first: `--presets` takes what follows it.
-#[command(
-    override_usage = "reach route <URL>... [OPTIONS]",
-    after_help = "\
+#[command(after_help = "\
 Examples:
   reach route https://web.corp.example/
   reach route http://10.96.0.1:8080/ --env /etc/environment --client curl,go,java
   reach route http://mysql.shop.svc/ -f deployment.yaml --presets presets/ --container web
-  reach route http://[fd00::1]/ -o json | jq '.[].routes[] | select(.route == \"error\")'"
-)]
+  reach route http://[fd00::1]/ -o json | jq '.[].routes[] | select(.route == \"error\")'")]
 pub struct Arguments {
     /// URL with http or https; may be repeated
     #[arg(value_name = "URL", required = true, value_parser = url)]

@@ -32,6 +32,9 @@ pub const BOOTSTRAP: &str = "bootstrap.cluster.x-k8s.io";
 /// group `vmware.infrastructure.cluster.x-k8s.io` are for a Supervisor, and name no vCenter.
 pub const INFRASTRUCTURE: &str = "infrastructure.cluster.x-k8s.io";
 
+/// The rule of notes of a class by itself: what is known of each of its clusters only.
+const LEFT_TO_THE_CLUSTER: &str = "left-to-the-cluster";
+
 /// The label by which an object says whose it is.
 const CLUSTER_NAME: &str = "cluster.x-k8s.io/cluster-name";
 
@@ -143,7 +146,7 @@ pub struct Group {
 
 /// A version of a kind with a `KubeadmConfigSpec` that cannot be patched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("apiVersion: {} version {version}: expected {group}/v1beta1 or {group}/v1beta2", if *.is_old { "too old a" } else { "unknown" })]
+#[error("{} version {version}: expected {group}/v1beta1 or {group}/v1beta2", if *.is_old { "too old a" } else { "unknown" })]
 pub struct UnknownVersion {
     /// Whether it is one of Cluster API's before v1beta1, which there may be: it stays as it is.
     pub is_old: bool,
@@ -256,6 +259,14 @@ impl Object {
         }
     }
 
+    /// What there is to say of a version that cannot be patched, and whether it is one that stays as it is.
+    #[must_use]
+    pub fn unpatchable(&self) -> Option<(Finding, bool)> {
+        let error = self.patchable().err()?;
+        let stays = if error.is_old { "; it stays as it is" } else { "" };
+        Some((self.finding("version", "apiVersion", format!("{error}{stays}")), error.is_old))
+    }
+
     /// Whether the `KubeadmConfigSpec` in it is for machines of a control plane, as far as can be told.
     #[must_use]
     pub fn is_control_plane(&self) -> bool {
@@ -306,6 +317,15 @@ impl Manifests {
     #[must_use]
     pub fn objects(&self) -> &[Object] {
         &self.objects
+    }
+}
+
+// === impl Group ===
+
+impl Group {
+    /// What could not be derived for the hosts. What a class leaves to its clusters, its patch takes from each of them.
+    pub fn warnings(&self) -> impl Iterator<Item = &Finding> {
+        self.notes.iter().filter(|note| note.rule != LEFT_TO_THE_CLUSTER)
     }
 }
 

@@ -343,7 +343,7 @@ impl<'a> Topology<'a> {
 
     fn operations_of(&self, item: &Item) -> Result<Vec<Operation>, Vec<String>> {
         let object = Object::new(source(), item.object.clone());
-        let field = object.patchable().map_err(|error| one(format!("{object}: {error}")))?;
+        let field = object.patchable().map_err(|error| one(format!("{object}: apiVersion: {error}")))?;
         let Some(field) = field else { return Ok(Vec::new()) };
         let own = find(&item.variables, VARIABLE).map_err(one)?;
         let settings = self.values(&own.or_else(|| self.proxy.clone()).unwrap_or_default())?;

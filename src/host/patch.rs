@@ -13,6 +13,7 @@ use super::node::{self, File, Node};
 use super::render::{self, Bootstrap, TooLong};
 use super::targets::{MARK, Target, VARIABLES};
 use super::values::Setting;
+use super::variables::references;
 use crate::manifest::Operation;
 
 /// The label by which a Secret of reach is known (Kubernetes, "Recommended Labels").
@@ -129,6 +130,21 @@ pub fn patch(object: &Value, field: &str, wanted: &Wanted<'_>) -> Result<Vec<Ope
 #[must_use]
 pub fn secret_of_cluster_api(name: &str) -> Option<&str> {
     PURPOSES.iter().find_map(|purpose| name.strip_suffix(purpose)?.strip_suffix('-'))
+}
+
+/// Whether a Secret can have this name (RFC 1123, as Kubernetes has it). A variable of clusterctl stands for a part of one.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    let mut plain = name.to_owned();
+    for reference in references(name).collect::<Vec<_>>().into_iter().rev() {
+        plain.replace_range(reference.range, "x");
+    }
+    let is_end = |c: Option<&u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        is_end(bytes.first()) && is_end(bytes.last()) && bytes.iter().all(|c| is_end(Some(c)) || *c == b'-')
+    };
+    plain.len() <= 253 && plain.split('.').all(is_label)
 }
 
 /// The files with variables in them, in a Secret.

@@ -195,6 +195,20 @@ pub(crate) fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The folders in a folder, which are not read, sorted. Those of a ConfigMap volume, which begin with a dot, are no places
+/// for files of one's own.
+pub(crate) fn folders(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let is_hidden = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
+    let mut folders: Vec<PathBuf> = entries
+        .filter(|entry| !is_hidden(entry))
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
+    folders.sort();
+    folders
+}
+
 /// Length, time of change, and where links lead to.
 type Seen = (u64, SystemTime, PathBuf);
 
@@ -278,6 +292,17 @@ mod tests {
             "spec": {"selector": null, "env": [{"name": "TZ", "value": "UTC", "valueFrom": null}], "volumes": null},
         });
         assert_eq!(preset(&object).unwrap().reference(), "PodPreset/a");
+    }
+
+    #[test]
+    fn a_folder_with_nothing_in_it_is_no_error_because_it_may_be_filled_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("..data");
+        fs::create_dir(&data).unwrap();
+        fs::create_dir(folder.path().join("inside")).unwrap();
+        assert_eq!(load(&[folder.path().to_owned()]).unwrap().presets.len(), 0);
+        assert_eq!(folders(folder.path()), [folder.path().join("inside")]);
+        assert_eq!(folders(&folder.path().join("none")), Vec::<PathBuf>::new());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use reach::host::cluster_api::RULES;
 use reach::manifest::documents;
 use serde_json::{Value, json};
 
-use super::{Run, command, golden, pipe, root, run, values};
+use super::{Run, command, golden, json_stream, pipe, root, run, values};
 
 const PRESETS: [&str; 2] = ["--presets", "examples/cluster-api/presets"];
 
@@ -147,7 +147,14 @@ fn presets_that_change_replace_and_presets_without_a_proxy_take_away() {
         let first = patch(&before, "{name: http_proxy, value: 'http://one:1'}");
         let second = patch(&first, "{name: http_proxy, value: 'http://two:1'}");
         assert_eq!(second, patch(&before, "{name: http_proxy, value: 'http://two:1'}"), "{name}");
-        let text = patch(&second, "{name: TZ, value: UTC}");
+        let none =
+            pipe(&["host", "patch", "-f", "-", "--presets", &presets("{name: TZ, value: UTC}")], &second);
+        // Once, however many clusters and configurations there are.
+        let told =
+            "warning: nothing to add: ClusterPodPreset/a has no proxy for hosts; expected http_proxy, ";
+        assert_eq!(none.stderr.matches(told).count(), 1, "{name}: {}", none.stderr);
+        assert!(none.stderr.contains("; files of reach of an earlier time are taken away\n"), "{name}");
+        let text = none.succeeded();
         assert!(!text.contains("/etc/reach/") && !text.contains("reach-proxy"), "{name}: {text}");
     }
 }
@@ -175,6 +182,65 @@ fn the_output_is_a_stream_a_diff_or_json() {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": values(&before)}).to_string();
     let after: Value = serde_json::from_str(&patch(&list, &[])).unwrap();
     assert_eq!(after["items"], Value::from(values(&stream)));
+}
+
+#[test]
+fn lists_of_a_kind_are_read_as_a_list_of_any_is() {
+    let before = values(&cluster("bootCommands: [curl x]"));
+    let list = |api_version: &str, kind: &str, object: &Value| json!({"apiVersion": api_version, "kind": kind, "metadata": {"resourceVersion": "1"}, "items": [object]});
+    let typed = [
+        list("cluster.x-k8s.io/v1beta2", "ClusterList", &before[0]),
+        list("controlplane.cluster.x-k8s.io/v1beta2", "KubeadmControlPlaneList", &before[1]),
+    ];
+    let stream = format!("{}\n---\n# typed\n{}\n", typed[0], typed[1]);
+    let in_a_list = json!({"apiVersion": "v1", "kind": "List", "items": typed}).to_string();
+    let plain = values(&patch(&cluster("bootCommands: [curl x]"), &[]));
+    let after = values(&patch(&stream, &[]));
+    assert_eq!((&after[0]["items"][0], &after[1]["items"][0]), (&plain[0], &plain[1]));
+    let nested = values(&patch(&in_a_list, &[]));
+    assert_eq!(nested[0]["items"][1]["items"][0], plain[1]);
+    // The Secret is put at the end of the stream, and taken from inside of a list.
+    let secret = values(&patch(&stream, &["--env-secret", "web-proxy-env"])).pop().unwrap();
+    let secrets = list("v1", "SecretList", &secret);
+    let gone = values(&patch(&format!("{stream}---\n{secrets}\n"), &[]));
+    assert_eq!(gone[2]["items"], json!([]));
+    assert!(host("lint", &stream, &[]).stdout.contains("[early-download]"));
+    let value = |manifests: &str| host("no-proxy", manifests, &["-o", "value"]).succeeded();
+    assert_eq!(value(&stream), value(&cluster("files: []")));
+}
+
+#[test]
+fn a_stream_of_json_stays_one_with_its_secret_and_is_yaml_beside_yaml() {
+    let objects = values(&cluster("files: []"));
+    let without_end = objects.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    let indented = format!("{:#}\n{:#}\n", objects[0], objects[1]);
+    for before in [&format!("{without_end}\n"), &without_end, &indented] {
+        let with_secret = ["--env-secret", "web-proxy-env"];
+        let after = patch(before, &with_secret);
+        let found = json_stream(&after);
+        let kinds: Vec<&str> = found.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["Cluster", "KubeadmControlPlane", "Secret"], "{after}");
+        assert_eq!(patch(&after, &with_secret), after);
+        // A Secret that changes, and one that goes.
+        let changed = patch(&after, &[&with_secret[..], &["--without", "control-plane-endpoint"]].concat());
+        assert_ne!(json_stream(&changed)[2], found[2]);
+        assert_eq!(json_stream(&patch(&after, &[])).len(), 2);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.json"), objects[0].to_string()).unwrap();
+    let control_plane = cluster("files: [] # none").split_once("---\n").unwrap().1.to_owned();
+    fs::write(folder.path().join("b.yaml"), &control_plane).unwrap();
+    let names = ["a.json", "b.yaml"].map(|name| folder.path().join(name).display().to_string());
+    for [first, second] in [[&names[0], &names[1]], [&names[1], &names[0]]] {
+        let arguments = ["host", "patch", "-f", first, "-f", second, "--env-secret", "web-proxy-env"];
+        let mixed = run(&[&arguments[..], &PRESETS].concat()).succeeded();
+        assert!(documents(&mixed).iter().all(|document| !document.is_json()), "{mixed}");
+        let found = values(&mixed);
+        let mut kinds: Vec<&str> = found.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, ["Cluster", "KubeadmControlPlane", "Secret"], "{mixed}");
+        assert_eq!(patch(&mixed, &["--env-secret", "web-proxy-env"]), mixed);
+    }
 }
 
 #[test]
@@ -236,6 +302,14 @@ fn a_secret_keeps_the_variables_out_of_the_manifest() {
     assert_eq!(patch(&after, &["--env-secret", "{cluster}-proxy-env"]), after);
     // Without it, it goes again.
     assert_eq!(values(&patch(&after, &[])), values(&patch(&before, &[])));
+    let error = fails(&before, &["--env-secret", "Shop_Proxy"]);
+    let expected =
+        "not a name of a Secret: write lower-case letters, digits, '-' and '.', for example shop-proxy-env\n";
+    assert_eq!(error, format!("error: Cluster prod/web: --env-secret Shop_Proxy: {expected}"));
+    let alone = before.split_once("---\n").unwrap().1;
+    let error = fails(alone, &["--env-secret", "{cluster}-proxy-env"]);
+    assert!(error.contains("--env-secret -proxy-env: not a name of a Secret, since no Cluster"), "{error}");
+    patch(alone, &["--env-secret", "${CLUSTER_NAME}-proxy-env"]);
     // Cluster API's own names are not for others: a cluster would never start.
     for name in ["{cluster}-proxy", "web-kubeconfig"] {
         let error = fails(&before, &["--env-secret", name]);
@@ -412,7 +486,7 @@ fn bad_input_is_told_with_its_place_and_loses_nothing() {
         (
             cluster("files: []")
                 .replace("controlplane.cluster.x-k8s.io/v1beta2", "controlplane.cluster.x-k8s.io/v9"),
-            "error: standard input, document 2, KubeadmControlPlane prod/web: apiVersion: unknown version v9: expected controlplane.cluster.x-k8s.io/v1beta1 or controlplane.cluster.x-k8s.io/v1beta2",
+            "error: standard input, document 2, KubeadmControlPlane prod/web, apiVersion: unknown version v9: expected controlplane.cluster.x-k8s.io/v1beta1 or controlplane.cluster.x-k8s.io/v1beta2 [version]",
         ),
         (shared, "[shared-configuration]"),
     ] {
@@ -468,6 +542,36 @@ fn lint_says_what_is_wrong_and_exits_with_1() {
     // The same as warnings of patch.
     assert!(host("patch", &overlap, &[]).stderr.contains("[network-overlap]"));
     assert_eq!(host("lint", "a: [", &[]).code, Some(2));
+}
+
+#[test]
+fn lint_says_what_could_not_be_derived_as_patch_does() {
+    let objects = cluster("files: []");
+    let (of_cluster, control_plane) = objects.split_once("---\n").unwrap();
+    let without_endpoint = objects.replace("  controlPlaneEndpoint: {host: 10.0.0.10, port: 6443}\n", "");
+    let unknown =
+        objects.replace("controlplane.cluster.x-k8s.io/v1beta2", "controlplane.cluster.x-k8s.io/v9");
+    for (manifests, rule) in [
+        (example("template"), "unresolved-variable"),
+        (of_cluster.to_owned(), "missing-object"),
+        (control_plane.to_owned(), "no-cluster"),
+        (without_endpoint, "no-endpoint"),
+        (objects.replace("io/v1beta2", "io/v1alpha4"), "version"),
+        (unknown, "version"),
+    ] {
+        let linted = host("lint", &manifests, &[]);
+        assert_eq!((linted.code, linted.stderr.as_str()), (Some(1), ""), "{rule}: {linted:?}");
+        assert!(linted.stdout.contains(&format!("[{rule}]\n")), "{rule}: {}", linted.stdout);
+        let patched = host("patch", &manifests, &[]).stderr;
+        for line in linted.stdout.lines() {
+            assert!(patched.contains(line), "{line}\n{patched}");
+        }
+    }
+    // What a class leaves to its clusters is in its patch.
+    for name in EXAMPLES.into_iter().filter(|name| *name != "template") {
+        let clean = host("lint", &example(name), &[]);
+        assert_eq!((clean.code, clean.stdout.as_str()), (Some(0), ""), "{name}");
+    }
 }
 
 #[test]
@@ -555,6 +659,23 @@ fn render_says_when_there_is_nothing_to_write() {
     let none = run(&[]);
     assert_eq!((none.code, none.stdout.as_str()), (Some(1), ""));
     assert!(none.stderr.contains("nothing to write: no preset has a proxy for hosts"), "{}", none.stderr);
+    let named = self::run(
+        &[
+            &["host", "render", "--format", "env", "--presets", "examples/corporate-ca.yaml"][..],
+            &["--preset", "corporate-ca"],
+        ]
+        .concat(),
+    );
+    assert!(
+        named.stderr.contains("nothing to write: ClusterPodPreset/corporate-ca has no proxy for hosts"),
+        "{}",
+        named.stderr
+    );
+    let patched = pipe(
+        &["host", "patch", "-f", "-", "--presets", "examples/presets/shop.yaml"],
+        &format!("{}---\n{}", example("static-ip"), example("clusterclass")),
+    );
+    assert_eq!(patched.stderr.matches("no preset has a proxy for hosts; ").count(), 1, "{}", patched.stderr);
     let unknown = run(&["--preset", "corp"]);
     assert!(unknown.stderr.contains("there is no ClusterPodPreset corp"), "{}", unknown.stderr);
 }

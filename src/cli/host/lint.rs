@@ -9,7 +9,7 @@ use serde_json::json;
 use super::stream::StreamInput;
 use super::{HostInput, Known};
 use crate::cli::{self, Failure, Output};
-use crate::host::cluster_api::check;
+use crate::host::cluster_api::{Finding, Object, check};
 use crate::host::node::StaticPods;
 
 /// Say what is wrong with manifests of Cluster API, as far as proxies are concerned
@@ -37,11 +37,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let stream = arguments.stream.facts().read(&files)?;
     let presets = arguments.input.load_if_given(&stream)?;
     let has_static_pods = presets.options.static_pods != StaticPods::None;
+    let versions = stream.manifests.objects().iter().filter_map(Object::unpatchable);
     // Several groups may have one object.
-    let mut findings = BTreeSet::new();
+    let mut findings: BTreeSet<Finding> = versions.map(|(finding, _)| finding).collect();
     for group in &stream.groups {
         let values =
             presets.values_of(&Known::of(group, false), stream.namespace(group)).map_err(super::messages)?;
+        findings.extend(group.warnings().cloned());
         findings.extend(check(&stream.manifests, group, &values.settings, has_static_pods));
     }
     let text = match arguments.output {
@@ -50,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             text
         }),
         Output::Json => {
-            let finding = |finding: &crate::host::cluster_api::Finding| {
+            let finding = |finding: &Finding| {
                 json!({
                     "file": finding.source.file,
                     "document": finding.source.document,

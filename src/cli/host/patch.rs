@@ -116,12 +116,10 @@ impl Work<'_> {
     /// Kinds that are patched have to be of a version that is known.
     fn versions(&mut self) {
         for object in self.stream.manifests.objects() {
-            match object.patchable() {
-                Ok(_) => {}
-                Err(error) if error.is_old => {
-                    self.warnings.push(format!("{}, {object}: {error}; it stays as it is", object.source));
-                }
-                Err(error) => self.errors.push(format!("{}, {object}: {error}", object.source)),
+            match object.unpatchable() {
+                None => {}
+                Some((finding, true)) => self.warnings.push(finding.to_string()),
+                Some((finding, false)) => self.errors.push(finding.to_string()),
             }
         }
     }
@@ -129,9 +127,7 @@ impl Work<'_> {
     fn group(&mut self, group: &Group) {
         let objects = self.stream.manifests.objects();
         let of_class = group.class.filter(|_| group.cluster.is_none());
-        // What a class leaves to its clusters, the patch takes from each of them.
-        let notes = group.notes.iter().filter(|note| of_class.is_none() || note.rule != LEFT_TO_THE_CLUSTER);
-        self.warnings.extend(notes.map(ToString::to_string));
+        self.warnings.extend(group.warnings().map(ToString::to_string));
         let namespace = self.stream.namespace(group);
         let known = Known::of(group, of_class.is_some());
         let values = match self.presets.values_of(&known, namespace) {
@@ -153,6 +149,12 @@ impl Work<'_> {
             Ok(node) => node,
             Err(errors) => return self.errors.extend(errors.iter().map(ToString::to_string)),
         };
+        if for_control_plane.files.is_empty() {
+            self.warnings.push(format!(
+                "nothing to add: {}; files of reach of an earlier time are taken away",
+                self.presets.have_no_proxy()
+            ));
+        }
         let for_workers = for_control_plane.for_worker();
         let secret = match self.secret(group, namespace, &for_control_plane, &known) {
             Ok(secret) => secret,
@@ -217,13 +219,22 @@ impl Work<'_> {
         node: &Node,
         known: &Known,
     ) -> Result<Option<String>, Vec<String>> {
-        let Some(name) = self.env_secret else { return Ok(None) };
+        let Some(given) = self.env_secret else { return Ok(None) };
         if node.files.is_empty() || group.configurations.is_empty() {
             return Ok(None);
         }
         let objects = self.stream.manifests.objects();
         let cluster = group.cluster.map_or("", |index| objects[index].name.as_str());
-        let name = name.replace("{cluster}", cluster);
+        let name = given.replace("{cluster}", cluster);
+        if !patch::is_secret_name(&name) {
+            let is_nobody = cluster.is_empty() && name != *given;
+            let why =
+                if is_nobody { ", since no Cluster is there that {cluster} could stand for" } else { "" };
+            return Err(vec![format!(
+                "{}: --env-secret {name}: not a name of a Secret{why}: write lower-case letters, digits, '-' and '.', for example shop-proxy-env",
+                self.stream.name(group)
+            )]);
+        }
         if let Some(of) =
             patch::secret_of_cluster_api(&name).filter(|of| self.is_cluster(of, cluster, namespace))
         {
@@ -405,9 +416,6 @@ impl Work<'_> {
         (texts, changed)
     }
 }
-
-/// The rule of notes about what is known of each cluster of a class only.
-const LEFT_TO_THE_CLUSTER: &str = "left-to-the-cluster";
 
 /// What Cluster API puts into user data besides, in bytes: the keys and certificates of a control plane, and kubeadm's
 /// configuration.

@@ -27,7 +27,7 @@ What is written may hold a password: files that are made are for their owner onl
 pub struct Arguments {
     #[command(flatten)]
     input: HostInput,
-    /// Manifests of Cluster API, from which no_proxy gets the cluster's networks and addresses; may be repeated
+    /// Manifests of Cluster API, from which no_proxy gets the cluster's networks and addresses (folders inside of one are not read); may be repeated
     #[arg(long = "from", value_name = "FILE|DIR|-")]
     from: Vec<PathBuf>,
     /// Which of the clusters in them
@@ -70,11 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     cli::input::complain_all(&values.warnings().collect::<Vec<_>>());
     let node = Node::new(&values.settings, &presets.options).map_err(messages)?;
     if node.files.is_empty() {
-        let message = format!(
-            "nothing to write: {} has a proxy for hosts; expected http_proxy, https_proxy or all_proxy in a ClusterPodPreset that selects everything, or one named by --preset",
-            presets.names()
-        );
-        return Err(Failure::Messages(vec![message]));
+        return Err(Failure::Messages(vec![format!("nothing to write: {}", presets.have_no_proxy())]));
     }
     let text = match arguments.format {
         Format::CloudConfig => render::cloud_config(&node),

@@ -13,7 +13,7 @@ use crate::manifest::{self, Document};
 /// Which manifests, and what is taken from them.
 #[derive(Debug, clap::Args)]
 pub struct StreamInput {
-    /// Manifests of Cluster API: file, folder of files, or - for standard input; may be repeated
+    /// Manifests of Cluster API: file, folder of files (folders inside are not read), or - for standard input; may be repeated
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", required = true)]
     filenames: Vec<PathBuf>,
     #[command(flatten)]
@@ -118,13 +118,24 @@ impl FactInput {
     }
 }
 
-/// The objects of a document: the items of a `List`, as `kubectl get -o yaml` writes it, or itself.
+/// The objects of a document, each with its pointer: the items of a `List`, as `kubectl get -o yaml` writes it, and of a typed
+/// list, as clients write it (`KubeadmConfigTemplateList`); or itself.
 fn items(value: Value) -> Vec<(String, Value)> {
-    if value["kind"] != "List" || value["apiVersion"] != "v1" {
-        return vec![(String::new(), value)];
+    let mut found = Vec::new();
+    collect(String::new(), value, &mut found);
+    found
+}
+
+fn collect(pointer: String, mut value: Value, found: &mut Vec<(String, Value)>) {
+    let is_list = value["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+    match value.get_mut("items").filter(|items| is_list && items.is_array()).map(Value::take) {
+        Some(Value::Array(items)) => {
+            for (index, item) in items.into_iter().enumerate() {
+                collect(format!("{pointer}/items/{index}"), item, found);
+            }
+        }
+        _ => found.push((pointer, value)),
     }
-    let items = value.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-    items.into_iter().enumerate().map(|(index, item)| (format!("/items/{index}"), item)).collect()
 }
 
 impl Stream<'_> {

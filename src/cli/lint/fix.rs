@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::super::route::env_file::{self, Assignment};
-use super::super::{Failure, print, write_whole};
+use super::super::{Failure, complain, print, write_whole};
 use super::report::Report;
 use super::source::{self, Kind, Source};
 use crate::inject::preset::ProxyVariable;
@@ -27,6 +26,8 @@ pub struct Fixed {
 /// A subject whose `no_proxy` is changed.
 #[derive(Debug)]
 struct Rewritten {
+    /// The place of its input among all of them.
+    source: usize,
     file: String,
     subject: String,
     /// The variables with their old values; `None` for one that is added.
@@ -134,6 +135,7 @@ fn document(
             Some(Ok(edited)) if !edited.reemitted => {
                 text = edited.text;
                 fixed.changes.push(Rewritten {
+                    source: fixed.sources.len(),
                     file: file.to_owned(),
                     subject: subject.name.clone(),
                     variables,
@@ -201,7 +203,14 @@ fn variables(source: &Source, fixed: &mut Fixed) -> String {
     let file = source.file.name.clone();
     if errors.is_empty() && reads_back {
         if !variables.is_empty() {
-            fixed.changes.push(Rewritten { file, subject: String::new(), variables, value: change.value });
+            let source = fixed.sources.len();
+            fixed.changes.push(Rewritten {
+                source,
+                file,
+                subject: String::new(),
+                variables,
+                value: change.value,
+            });
         }
         new_text
     } else {
@@ -240,17 +249,7 @@ fn indent<'t>(text: &'t str, assignment: &Assignment) -> &'t str {
 impl Fixed {
     /// What is changed, a line for each subject.
     pub fn notes(&self, word: &str) -> Vec<String> {
-        let note = |change: &Rewritten| {
-            let names: Vec<&str> = change.variables.iter().map(|(name, _)| &**name).collect();
-            format!(
-                "{word}: {}: {}{} = {}",
-                change.file,
-                names.join(", "),
-                of(&change.subject),
-                mask::list(&change.value)
-            )
-        };
-        self.changes.iter().map(note).collect()
+        self.changes.iter().map(|change| change.note(word)).collect()
     }
 
     /// The variables that change, before and after. Not the lines that they are in: what else stands there, or beside
@@ -278,16 +277,44 @@ impl Fixed {
         diff
     }
 
-    /// Writes what changed, and standard input to standard output.
-    pub fn write(&self, before: &[Source]) -> Result<(), Failure> {
-        for (before, after) in before.iter().zip(&self.sources) {
-            match &after.file.path {
-                Some(path) if before.file.text != after.file.text => write_whole(path, &after.file.text)
-                    .with_context(|| format!("{}: cannot be written", after.file.name))?,
-                Some(_) => {}
-                None => print(&after.file.text)?,
+    /// Writes what changed, and at last standard input to standard output. What is fixed is said once it is; what could not be
+    /// written stays as it was, and is returned.
+    pub fn write(&mut self, before: &[Source]) -> Result<Vec<String>, Failure> {
+        let mut errors = Vec::new();
+        for (number, (before, after)) in before.iter().zip(&mut self.sources).enumerate() {
+            let Some(path) = after.file.path.as_ref().filter(|_| before.file.text != after.file.text) else {
+                continue;
+            };
+            if let Err(error) = write_whole(path, &after.file.text) {
+                errors.push(format!("{}: cannot be written: {error}", after.file.name));
+                after.file.text.clone_from(&before.file.text);
+                continue;
             }
+            self.changes.iter().filter(|change| change.source == number).for_each(Rewritten::say);
         }
-        Ok(())
+        for (number, source) in
+            self.sources.iter().enumerate().filter(|(_, source)| source.file.path.is_none())
+        {
+            print(&source.file.text)?;
+            self.changes.iter().filter(|change| change.source == number).for_each(Rewritten::say);
+        }
+        Ok(errors)
+    }
+}
+
+impl Rewritten {
+    fn note(&self, word: &str) -> String {
+        let names: Vec<&str> = self.variables.iter().map(|(name, _)| &**name).collect();
+        format!(
+            "{word}: {}: {}{} = {}",
+            self.file,
+            names.join(", "),
+            of(&self.subject),
+            mask::list(&self.value)
+        )
+    }
+
+    fn say(&self) {
+        complain(&self.note("fixed"));
     }
 }

@@ -24,7 +24,7 @@ pub struct Located {
 #[derive(Debug, Default)]
 pub struct Report {
     pub findings: Vec<Located>,
-    /// What cannot be read, as complete messages.
+    /// What cannot be read or written, as complete messages.
     pub errors: Vec<String>,
     /// Presets, containers and files of variables that were looked at.
     pub subjects: usize,

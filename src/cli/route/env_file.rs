@@ -48,7 +48,12 @@ pub fn assignments(text: &str) -> (Vec<Assignment>, Vec<String>) {
         let start = part.as_ptr().addr() - text.as_ptr().addr();
         start..start + part.len()
     };
-    for (index, line) in text.lines().enumerate() {
+    // Who reads such files takes it for a part of the first name.
+    let marked = text.strip_prefix('\u{feff}');
+    if marked.is_some() {
+        errors.push("line 1 begins with a byte order mark: save the file without it".to_owned());
+    }
+    for (index, line) in marked.unwrap_or(text).lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -135,6 +140,14 @@ mod tests {
                 ("escaped", "a\"b\\n\\"),
             ]
         );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_named_and_hides_no_other_error() {
+        let errors = parse("\u{feff}http_proxy=http://proxy:3128\nsecret\n").unwrap_err();
+        assert_eq!(errors[0], "line 1 begins with a byte order mark: save the file without it");
+        assert!(errors.len() == 2 && errors[1].starts_with("line 2: expected KEY=VALUE"), "{errors:?}");
+        assert_eq!(parse("\u{feff}# comment").unwrap_err().len(), 1);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::files::{self, Vip};
 use super::links::{Links, Members, Reference};
 use super::pools::{Pool, Pools};
 use super::{
-    BOOTSTRAP, CONTROL_PLANE, CORE, Entry, FactSource, Finding, Group, INFRASTRUCTURE, Manifests, NodeRanges,
-    Object,
+    BOOTSTRAP, CONTROL_PLANE, CORE, Entry, FactSource, Finding, Group, INFRASTRUCTURE, LEFT_TO_THE_CLUSTER,
+    Manifests, NodeRanges, Object,
 };
 use crate::host::variables::has_reference;
 
@@ -422,7 +422,7 @@ impl<'m> Collector<'_, 'm> {
         if let Some(&index) = members.classes.first() {
             let message = "networks, endpoint and variables are those of each cluster of the class, and not in the list \
                            of the class itself";
-            self.report.notes.push(of(index).finding("left-to-the-cluster", message.to_owned()));
+            self.report.notes.push(of(index).finding(LEFT_TO_THE_CLUSTER, message.to_owned()));
             return;
         }
         for &index in &members.configurations {

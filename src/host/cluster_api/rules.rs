@@ -15,7 +15,7 @@ pub struct Rule {
 
 /// All rules, in the order of their names. Rules about proxy variables themselves are those of [`crate::lint::RULES`], of
 /// which those apply here that need more than a preset: E7 and W8.
-pub static RULES: [Rule; 22] = [
+pub static RULES: [Rule; 23] = [
     Rule {
         name: "dropped-networking",
         title: "A configuration says networks that Cluster API drops",
@@ -123,6 +123,12 @@ pub static RULES: [Rule; 22] = [
         title: "Something would have to be computed from a variable of clusterctl",
         why: "clusterctl replaces text only. A variable can be an entry by itself, but no network can be computed from it.",
         write: "Its value in the environment, and `--values-from-env`; or the entries in a preset.",
+    },
+    Rule {
+        name: "version",
+        title: "A configuration is of a version that is not patched",
+        why: "Its hosts get no proxy: `reach host patch` leaves one before v1beta1 as it is, and refuses one that it does not know.",
+        write: "The same in v1beta1 or v1beta2.",
     },
     Rule {
         name: "vip-in-pool",

@@ -314,3 +314,31 @@ fn static_pods_get_variables_that_are_known_again_by_an_annotation() {
         "{error}"
     );
 }
+
+#[test]
+fn a_secret_has_a_name_that_kubernetes_takes() {
+    let longest = "a".repeat(253);
+    for name in ["a", "web-proxy-env", "a.b-1.2", "${CLUSTER_NAME}-env", "p${A:=x y}.${B}", &longest] {
+        assert!(is_secret_name(name), "{name}");
+    }
+    let longer = "a".repeat(254);
+    for name in [
+        "",
+        "Shop_Proxy",
+        "shop_proxy",
+        "-env",
+        "env-",
+        "a..b",
+        ".a",
+        "a-.b",
+        "a b",
+        "ä",
+        "${A}-",
+        "${A}_",
+        "{cluster}",
+        "$A",
+        &longer,
+    ] {
+        assert!(!is_secret_name(name), "{name}");
+    }
+}

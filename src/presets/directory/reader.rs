@@ -92,6 +92,10 @@ impl Reader {
             (GROUP, "ClusterPodPreset" | "PodPreset") => {
                 fail(format!("apiVersion: unknown version {version}: write {GROUP}/{VERSION}"));
             }
+            // Nothing else is called so, and left out it would be missed by nobody.
+            ("", "ClusterPodPreset" | "PodPreset") if version.is_empty() => {
+                fail(format!("apiVersion: missing: write {GROUP}/{VERSION}"));
+            }
             (GROUP, _) => fail("kind: unknown kind: write ClusterPodPreset or PodPreset".to_owned()),
             ("settings.k8s.io", "PodPreset") => fail(format!(
                 "apiVersion: the PodPreset of Kubernetes < 1.20: write {GROUP}/{VERSION}; the fields selector, env, envFrom, volumes and volumeMounts stay as they are"

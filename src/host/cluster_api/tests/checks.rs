@@ -403,6 +403,9 @@ fn every_rule_is_told_by_something_and_has_a_name_in_the_table() {
     let mut shared = cluster("d");
     shared["spec"]["controlPlaneRef"]["name"] = json!("c");
     shared["spec"]["clusterNetwork"] = json!("text");
+    let mut old = control_plane("c", &json!({}));
+    old["apiVersion"] = json!("controlplane.cluster.x-k8s.io/v1alpha4");
+    told.extend(objects(&[old]).objects()[0].unpatchable().map(|(finding, _)| finding.rule));
     let errors =
         groups(&objects(&[cluster("c"), shared, control_plane("c", &json!({}))]), &Options::default());
     told.extend(errors.unwrap_err().iter().map(|finding| finding.rule));
