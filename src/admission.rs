@@ -361,8 +361,8 @@ impl Admission {
         Self { presets, metrics }
     }
 
-    /// The webhook, for [`crate::server`], which clones it for each connection. There is one path and one method: a router would cost more
-    /// than all else that is done to a request before its body is read.
+    /// The webhook, for [`crate::server`], which clones it for each connection. There is one path and one method: a router
+    /// would cost more than all else that is done to a request before its body is read.
     #[must_use]
     pub fn service<B>(
         self,

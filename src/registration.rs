@@ -41,7 +41,7 @@ use crate::certs::managed::ATTEMPTS;
 use crate::certs::{CertResolver, Complaint, moment};
 
 /// Who reach is in `managedFields`.
-const FIELD_MANAGER: &str = "reach";
+pub(crate) const FIELD_MANAGER: &str = "reach";
 /// How often the bundle is looked at without being told: certificates expire silently, and a write may have had to
 /// wait.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

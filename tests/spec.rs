@@ -738,7 +738,7 @@ fn no_proxy_is_portable_unless_a_preset_says_otherwise_the_namespace_before_the_
         (Some("Portable"), Some("AsWritten"), as_written),
     ] {
         // Also where the list of one of them is not followed, or it has none.
-        for own in [&list, &replacing, &json!([])] {
+        for own in [&list, &replacing, &json!([{"name": "X", "value": "x"}])] {
             let mut presets = [preset(cluster, of_cluster, &list), preset(namespaced, of_namespace, own)];
             for preset in &mut presets {
                 let spec = preset["spec"].as_object_mut().unwrap();

@@ -441,8 +441,12 @@ fn bad_presets_at_the_start_are_all_reported_and_end_it() {
     write(folder.path(), "syntax.yaml", "kind: [ClusterPodPreset\n");
     let invalid = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/presets-invalid");
     let output = command()
-        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--presets"])
-        .args([&invalid, folder.path(), Path::new("/no/such/folder")])
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .args(
+            [&invalid, folder.path(), Path::new("/no/such/folder")]
+                .iter()
+                .flat_map(|path| [Path::new("--presets"), path]),
+        )
         .stdin(Stdio::null())
         .output()
         .unwrap();

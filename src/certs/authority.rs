@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData as _, SerialNumber,
@@ -176,20 +177,8 @@ pub(super) fn two_thirds(from: SystemTime, to: SystemTime) -> SystemTime {
 /// A certificate as PEM.
 #[must_use]
 pub fn pem(certificate: &CertificateDer<'_>) -> String {
-    use std::fmt::Write as _;
-
-    let text = base64_simd::STANDARD.encode_to_string(certificate);
-    let mut pem = String::with_capacity(text.len() + text.len() / 64 + 64);
-    pem.push_str("-----BEGIN CERTIFICATE-----\n");
-    // RFC 7468: lines of 64 characters.
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        let _ = writeln!(pem, "{line}");
-        rest = after;
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
+    let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    pem::encode_config(&Pem::new("CERTIFICATE", certificate.to_vec()), lines)
 }
 
 fn serial() -> Result<SerialNumber, CertError> {

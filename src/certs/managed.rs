@@ -36,7 +36,7 @@ use super::authority::{Authority, pem, two_thirds};
 use super::{CertError, CertMetrics, CertResolver, Complaint, Places, certificates, validity};
 use crate::api_server::{Waits, explain};
 use crate::lease::Lease;
-use crate::registration::{Pace, Trust};
+use crate::registration::{FIELD_MANAGER, Pace, Trust};
 
 /// Longest time between two looks at the clock. The wall clock, because timers stand still while a machine
 /// is suspended.
@@ -406,7 +406,8 @@ impl Manager {
 
     /// Writes the Secret as it was seen, with these CAs.
     async fn write(&self, authorities: &Authorities) -> kube::Result<Secret> {
-        let parameters = PostParams { field_manager: Some("reach".to_owned()), ..PostParams::default() };
+        let parameters =
+            PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match self.stored.clone() {
             Stored::Present(mut secret) => {
                 // Labels, annotations and keys of others stay.

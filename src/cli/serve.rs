@@ -46,7 +46,7 @@ Examples:
 SIGTERM drains: requests are served until clients know that this server is going (--drain), then it ends.
 SIGINT (Ctrl-C) ends as soon as the requests in flight have been answered.")]
 pub struct Arguments {
-    /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, which they refer to) from files or folders, reloaded when they change; without it, from the cluster
+    /// Presets (and Namespaces, Services, ServiceCIDRs, Nodes, which they refer to) from a file or a folder (folders inside are not read), or several with : between them, reloaded when they change; may be repeated; without it, from the cluster
     #[arg(long, value_name = "PATH", env = "REACH_PRESETS", value_delimiter = ':')]
     presets: Vec<PathBuf>,
     /// What to watch in the cluster for noProxyFrom of presets

@@ -213,7 +213,7 @@ pub fn string(json: &mut Vec<u8>, text: &str) {
 /// The operations of a patch as values, for callers outside the hot path.
 ///
 /// # Panics
-/// Never for what [`write`] returns.
+/// Never for what [`write()`] returns.
 #[must_use]
 pub fn operations(patch: &[u8]) -> Vec<Value> {
     serde_json::from_slice(patch).expect("a patch is a JSON array")

@@ -41,7 +41,9 @@ pub fn is_preset(object: &Value) -> bool {
     match group {
         Some(GROUP) => true,
         Some("settings.k8s.io") => kind == "PodPreset",
-        _ => false,
+        // One that does not say it: nothing else is called so.
+        None => object["apiVersion"].is_null() && ["ClusterPodPreset", "PodPreset"].contains(&kind),
+        Some(_) => false,
     }
 }
 

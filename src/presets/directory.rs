@@ -306,6 +306,21 @@ mod tests {
     }
 
     #[test]
+    fn presets_may_be_in_a_list_of_their_own_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        let preset = json!({
+            "apiVersion": "reach.dev/v1alpha1", "kind": "ClusterPodPreset", "metadata": {"name": "a"},
+            "spec": {"env": [{"name": "TZ", "value": "UTC"}]},
+        });
+        for (api_version, kind) in [("v1", "List"), ("reach.dev/v1alpha1", "ClusterPodPresetList")] {
+            let list = json!({"apiVersion": api_version, "kind": kind, "items": [preset]});
+            let file = folder.path().join("list.json");
+            fs::write(&file, list.to_string()).unwrap();
+            assert_eq!(load(&[file]).unwrap().presets.len(), 1, "{kind}");
+        }
+    }
+
+    #[test]
     fn every_error_of_an_object_is_reported_with_its_field() {
         let object = json!({
             "apiVersion": "reach.dev/v1alpha1", "kind": "ClusterPodPreset", "metadata": {"name": "Not_A_Name"},

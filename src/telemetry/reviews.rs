@@ -137,7 +137,7 @@ struct Counts {
     duration: AtomicU64,
 }
 
-/// More than a replica has threads.
+/// As many as most replicas have threads, or more; beyond that, threads share.
 const SHARES: usize = 32;
 
 /// In microseconds: from what a review costs (tens of microseconds) to what the API server waits (seconds).

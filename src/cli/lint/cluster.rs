@@ -5,6 +5,7 @@ use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
 
 use super::super::input::ClusterOptions;
+use crate::presets::cluster::source::API_SERVICE;
 
 /// Kinds that are looked at: group, version, kind, plural, and whether it has a namespace. Those that own others come first.
 const KINDS: [(&str, &str, &str, &str, bool); 10] = [
@@ -63,8 +64,9 @@ pub fn read(options: &ClusterOptions, namespace: Option<&str>) -> anyhow::Result
         // Its address is the API server's, so that E6 and W7 know it.
         let resource =
             ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Service"), "services");
-        let services: Api<DynamicObject> = Api::namespaced_with(client, "default", &resource);
-        if let Ok(Some(service)) = services.get_opt("kubernetes").await {
+        let (namespace, name) = API_SERVICE;
+        let services: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
+        if let Ok(Some(service)) = services.get_opt(name).await {
             objects.push(value(service, &resource)?);
         }
         Ok(objects)

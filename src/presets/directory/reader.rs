@@ -66,7 +66,8 @@ impl Reader {
         let mut fail = |message: String| self.fail(file, Some(document), label.clone(), message);
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         match (group, kind) {
-            ("", "List") => {
+            // Clients write typed lists, too (`ClusterPodPresetList`).
+            ("" | GROUP, kind) if kind.ends_with("List") && object["items"].is_array() => {
                 for item in object["items"].as_array().into_iter().flatten() {
                     self.object(file, document, item);
                 }
