@@ -21,10 +21,9 @@ use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 
-use crate::api::NoProxySource;
 use crate::inject::json::{self, Raw};
+use crate::inject::merge::LeftOut;
 use crate::inject::pod::{List, Pod, Text};
-use crate::inject::preset::Preset;
 use crate::inject::set::PresetSets;
 use crate::inject::snapshot::{ClusterLists, Snapshot};
 use crate::inject::{self, Plan, Target, annotation, patch};
@@ -213,58 +212,55 @@ fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<A
         }
         Ok(Ok(plan)) => plan,
     };
-    let bytes = match injected(&request.uid, &plan, &pod, None, metrics) {
-        Ok(answer) => return Ok(answer),
-        Err(bytes) => bytes,
-    };
+    let whole =
+        if annotation::was_without_names(&plan, &pod) { None } else { Some(patch::write(&plan, &pod, "")) };
+    if let Some(patch) = whole.as_ref().filter(|patch| !is_too_large(patch.as_ref())) {
+        return Ok(injected(&request.uid, &plan, &pod, patch.as_deref(), metrics));
+    }
+    let mut bytes = whole.flatten().map_or(0, |patch| patch.len());
     // Whoever names Services is not to keep the proxy from pods of others.
-    let has_names =
-        |preset: &Preset| preset.no_proxy_from().iter().any(|from| *from != NoProxySource::ClusterNetwork);
-    if plan.applied().iter().any(|preset| has_names(preset)) {
+    if plan.applied().iter().any(|preset| preset.asks_for_names()) {
         let cluster_network = snapshot.cluster_lists().cluster_network.clone();
         let lists = ClusterLists { cluster_network, ..ClusterLists::default() };
         let sets = PresetSets::default();
-        if let Ok(Ok(plan)) = inject::plan(&namespace.with_lists(&lists, &sets), &pod, target)
-            && let Ok(answer) = injected(&request.uid, &plan, &pod, Some(bytes), metrics)
-        {
-            return Ok(answer);
+        if let Ok(Ok(mut plan)) = inject::plan(&namespace.with_lists(&lists, &sets), &pod, target) {
+            plan.without_names = true;
+            let patch = patch::write(&plan, &pod, "");
+            if !is_too_large(patch.as_ref()) {
+                return Ok(injected(&request.uid, &plan, &pod, patch.as_deref(), metrics));
+            }
+            bytes = bytes.max(patch.map_or(0, |patch| patch.len()));
         }
     }
     let warning = format!("reach: injection skipped: the patch has {bytes} bytes, at most {MAX_PATCH}");
     Ok(allowed(&request.uid, Outcome::too_large, None, &[warning]))
 }
 
-/// The answer with what a plan makes of a pod; `whole` is what the patch would have with names from the cluster, where they are
-/// left out.
-///
-/// # Errors
-/// The length of the patch, in bytes, if it is too large.
+fn is_too_large(patch: Option<&Vec<u8>>) -> bool {
+    patch.is_some_and(|patch| patch.len() > MAX_PATCH)
+}
+
+/// The answer with what a plan makes of a pod.
 fn injected(
     uid: &str,
     plan: &Plan<'_>,
     pod: &Pod<'_>,
-    whole: Option<usize>,
+    patch: Option<&[u8]>,
     metrics: &ReviewMetrics,
-) -> Result<Answer, usize> {
-    let patch = patch::write(plan, pod, "");
-    if let Some(bytes) = patch.as_ref().map(Vec::len).filter(|bytes| *bytes > MAX_PATCH) {
-        return Err(bytes);
-    }
+) -> Answer {
     metrics.skipped(Skip::preset_conflict, plan.skipped.len());
     metrics.skipped(Skip::variable_conflict, plan.conflicts().len());
     metrics.skipped(Skip::unmergeable_variable, plan.unmergeable(pod).count());
-    metrics.skipped(Skip::too_long, plan.too_long(pod).count() + usize::from(whole.is_some()));
-    let mut warnings = annotation::warnings(plan, pod);
-    warnings.extend(whole.map(|bytes| {
-        format!("reach: no_proxy is without the Services and Nodes of noProxyFrom: the patch would have {bytes} bytes, at most {MAX_PATCH}")
-    }));
-    Ok(match patch {
+    let too_long = [LeftOut::Names, LeftOut::Everything].map(|what| plan.left_out(pod, what).count());
+    metrics.skipped(Skip::too_long, too_long.iter().sum::<usize>() + usize::from(plan.without_names));
+    let warnings = annotation::warnings(plan, pod);
+    match patch {
         None => allowed(uid, Outcome::unchanged, None, &warnings),
         Some(patch) => {
             metrics.injected(plan.applied().len());
-            allowed(uid, Outcome::injected, Some(&patch), &warnings)
+            allowed(uid, Outcome::injected, Some(patch), &warnings)
         }
-    })
+    }
 }
 
 fn ephemeral_containers(before: Option<Raw<'_>>) -> Result<Vec<Text<'_>>, json::Error> {
@@ -562,62 +558,77 @@ mod tests {
     #[test]
     fn a_list_of_services_that_is_too_long_for_a_patch_keeps_nothing_else_from_a_pod() {
         let list = |text: &str| List::parse(text, Author::Preset);
-        let preset = |from: &[&str]| {
-            let env = json!([{"name": "http_proxy", "value": "http://proxy:1"}, {"name": "no_proxy", "value": "own.example"}]);
-            let spec = json!({"env": env, "noProxyFrom": from});
+        let preset = |from: &[&str], derive: &[&str]| {
             let object = json!({
-                "apiVersion": "reach.dev/v1alpha1", "kind": "ClusterPodPreset", "metadata": {"name": "p"}, "spec": spec
+                "apiVersion": "reach.dev/v1alpha1", "kind": "ClusterPodPreset", "metadata": {"name": "p"},
+                "spec": {
+                    "env": [{"name": "http_proxy", "value": "http://proxy:1"}, {"name": "no_proxy", "value": "own.example"}],
+                    "noProxyFrom": from, "derive": derive,
+                },
             });
             Arc::new(directory::preset(&object).unwrap())
         };
-        let services: Vec<String> = (0..1000).map(|n| format!("service-{n}.shop")).collect();
-        let review_of = |containers: usize| {
-            let containers: Vec<Value> = (0..containers).map(|n| json!({"name": format!("c{n}")})).collect();
-            json!({
-                "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-                "request": {
-                    "uid": "u", "operation": "CREATE", "namespace": "shop",
-                    "resource": {"group": "", "version": "v1", "resource": "pods"},
-                    "object": {"metadata": {"name": "p"}, "spec": {"containers": containers}},
-                },
-            })
-            .to_string()
-        };
+        let services: Vec<String> = (0..600).map(|n| format!("service-{n}.shop")).collect();
         let metrics = ReviewMetrics::register(&mut Registry::default());
-        let answer = |containers: usize, from: &[&str]| {
+        let answer = |pod: &Value, from: &[&str], derive: &[&str]| {
             let derived = ClusterLists {
                 all_services: list(&services.join(",")),
                 cluster_network: list("10.96.0.0/12"),
                 ..ClusterLists::default()
             };
-            let snapshot = Snapshot::from_parts([preset(from)], [], true).with_derived(Arc::new(derived));
-            let answer = review(review_of(containers).as_bytes(), &snapshot, &metrics).unwrap();
+            let snapshot =
+                Snapshot::from_parts([preset(from, derive)], [], true).with_derived(Arc::new(derived));
+            let body = json!({
+                "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+                "request": {
+                    "uid": "u", "operation": "CREATE", "namespace": "shop",
+                    "resource": {"group": "", "version": "v1", "resource": "pods"}, "object": pod,
+                },
+            });
+            let answer = review(body.to_string().as_bytes(), &snapshot, &metrics).unwrap();
             let reply: Value = serde_json::from_slice(&answer.body).unwrap();
             let warnings = reply["response"]["warnings"].as_array().cloned().unwrap_or_default();
-            let patch = reply["response"]["patch"]
-                .as_str()
-                .map(|patch| base64_simd::STANDARD.decode_to_vec(patch).unwrap());
-            (answer.outcome, warnings, String::from_utf8(patch.unwrap_or_default()).unwrap())
+            let mut after = pod.clone();
+            if let Some(patch) = reply["response"]["patch"].as_str() {
+                let patch = base64_simd::STANDARD.decode_to_vec(patch).unwrap();
+                assert!(patch.len() <= MAX_PATCH);
+                let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+                json_patch::patch(&mut after, &patch).unwrap();
+            }
+            (answer.outcome, warnings, after)
+        };
+        let pod_of = |containers: usize| {
+            let containers: Vec<Value> = (0..containers).map(|n| json!({"name": format!("c{n}")})).collect();
+            json!({"metadata": {"name": "p"}, "spec": {"containers": containers}})
         };
         let both = ["AllServices", "ClusterNetwork"];
-        let (outcome, warnings, patch) = answer(2, &both);
+        let (outcome, warnings, after) = answer(&pod_of(2), &both, &["Java"]);
         assert_eq!((outcome, warnings.len()), (Outcome::injected, 0));
-        assert!(patch.contains("service-999.shop") && patch.len() <= MAX_PATCH);
-        let (outcome, warnings, patch) = answer(20, &both);
-        assert_eq!(outcome, Outcome::injected);
-        assert!(
-            matches!(&warnings[..], [Value::String(one)] if one.contains("without the Services and Nodes")),
-            "{warnings:?}"
-        );
-        assert!(
-            patch.contains("http://proxy:1")
-                && patch.contains("own.example")
-                && patch.contains("10.96.0.0/12")
-        );
-        assert!(!patch.contains("service-"));
+        assert!(after.to_string().contains("service-599.shop"));
+        // What the first answer takes is more than what a second one would have to add.
+        for (containers, derive) in [(8, &["Java"][..]), (20, &[]), (20, &["Java"])] {
+            let (outcome, warnings, after) = answer(&pod_of(containers), &both, derive);
+            assert_eq!(outcome, Outcome::injected);
+            let said = "Services and Nodes of noProxyFrom: the patch would be too long";
+            assert_eq!(warnings, [json!(format!("reach: left out: {said}"))]);
+            assert_eq!(after["metadata"]["annotations"][annotation::SKIPPED], said);
+            let text = after.to_string();
+            for kept in ["http://proxy:1", "own.example", "10.96.0.0/12"] {
+                assert!(text.contains(kept), "{kept}");
+            }
+            assert!(!text.contains("service-"));
+            let (outcome, warnings, again) = answer(&after, &both, derive);
+            assert_eq!((outcome, warnings.len(), &again), (Outcome::unchanged, 1, &after));
+            // With other presets it is another question.
+            let (_, warnings, other) = answer(&after, &["ClusterNetwork"], derive);
+            assert_eq!(
+                (warnings.len(), &other["metadata"]["annotations"][annotation::SKIPPED]),
+                (0, &json!(""))
+            );
+        }
         // What presets say themselves is never cut.
-        let (outcome, warnings, _) = answer(4000, &both);
-        assert_eq!(outcome, Outcome::too_large);
+        let (outcome, warnings, after) = answer(&pod_of(4000), &both, &[]);
+        assert_eq!((outcome, &after), (Outcome::too_large, &pod_of(4000)));
         assert!(warnings[0].as_str().unwrap().contains("injection skipped"), "{warnings:?}");
     }
 

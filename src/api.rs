@@ -88,6 +88,12 @@ pub enum NoProxySource {
 impl NoProxySource {
     /// Every source.
     pub const ALL: [Self; 4] = [Self::Services, Self::AllServices, Self::ClusterNetwork, Self::Nodes];
+
+    /// Whether it has as many entries as others make: all but the networks, of which there are few.
+    #[must_use]
+    pub fn is_names(self) -> bool {
+        self != Self::ClusterNetwork
+    }
 }
 
 /// A runtime that ignores proxy variables, and for which its own settings are derived from them.

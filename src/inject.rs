@@ -24,7 +24,7 @@ pub mod set;
 pub mod snapshot;
 pub mod workload;
 
-use self::merge::{Outcome, Resolved, VariableConflict};
+use self::merge::{LeftOut, Outcome, Resolved, VariableConflict};
 use self::pod::{Container, List, Pod, Spec, Text, items};
 use self::preset::{EnvFrom, EnvFromKey, Mount, Preset, PresetLevel, Volume, normal_path};
 use self::set::{PresetSets, Shared};
@@ -83,6 +83,8 @@ pub struct Plan<'s> {
     pub containers: Vec<ContainerPlan<'s>>,
     /// Volumes that are added.
     pub volumes: Vec<&'s Volume>,
+    /// Whether Services and Nodes of `noProxyFrom` were left out, since the patch would be too long with them.
+    pub without_names: bool,
     /// Whether the pod's annotations may be written.
     annotate: bool,
 }
@@ -233,6 +235,7 @@ fn decide<'s>(
         sets: vec![sets.get(&applied, derived)],
         containers: Vec::with_capacity(containers.len()),
         volumes: storage.added_volumes(&applied),
+        without_names: false,
         annotate: matches!(target, Target::Pod),
     };
     for (position, &(list, index, container)) in containers.iter().enumerate() {
@@ -529,9 +532,13 @@ impl Plan<'_> {
         self.outcomes(pod, |outcome| *outcome == Outcome::Unmergeable)
     }
 
-    /// Containers and variables that are without what is derived for them, since they would be too long with it.
-    pub fn too_long<'p>(&'p self, pod: &'p Pod<'_>) -> impl Iterator<Item = (&'p str, &'p str)> {
-        self.outcomes(pod, |outcome| matches!(outcome, Outcome::Merged { too_long: true, .. }))
+    /// Containers and variables that would be too long with all that is derived for them, and so are without this.
+    pub fn left_out<'p>(
+        &'p self,
+        pod: &'p Pod<'_>,
+        what: LeftOut,
+    ) -> impl Iterator<Item = (&'p str, &'p str)> {
+        self.outcomes(pod, move |outcome| outcome.left_out() == what)
     }
 
     /// Containers and variables that come out so.

@@ -290,7 +290,9 @@ fn no_proxy(
         );
         lists.push(own);
         // What is left out of these is known to be networks: they are made of what a cluster says of itself.
-        for of_cluster in Derived::of_cluster(given.cluster).lists(part.preset.no_proxy_from()) {
+        for of_cluster in
+            Derived::of_cluster(given.cluster).lists(part.preset.no_proxy_from().iter().copied())
+        {
             lists.push(List::parse(&of_cluster.left_out().join(","), Author::Host));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::merge::LeftOut;
 use super::pod::Pod;
 use super::{Plan, SkipReason, Skipped, java};
 
@@ -49,29 +50,49 @@ fn skipped(plan: &Plan<'_>) -> String {
     let variables = conflicts.iter().map(|conflict| {
         format!("{}: variable {} {}", conflict.loser.preset.stamp, conflict.variable(), conflict.why())
     });
-    presets.chain(variables).collect::<Vec<_>>().join("; ")
+    let names = plan.without_names.then(|| WITHOUT_NAMES.to_owned());
+    names.into_iter().chain(presets).chain(variables).collect::<Vec<_>>().join("; ")
+}
+
+/// What is said of a pod for which a list with all names was too long.
+const WITHOUT_NAMES: &str = "Services and Nodes of noProxyFrom: the patch would be too long";
+
+/// Whether an earlier review of this pod has left them out: it needs less now that it has the rest, and is not to get in one
+/// variable what another one is without.
+#[must_use]
+pub fn was_without_names(plan: &Plan<'_>, pod: &Pod<'_>) -> bool {
+    let applied = &plan.sets[0];
+    plan.annotate
+        && pod.annotation(SKIPPED).is_some_and(|skipped| skipped.starts_with(WITHOUT_NAMES))
+        && pod.annotation(PRESETS) == Some(&applied.stamps)
+        && pod.annotation(HASH) == Some(&applied.hash)
 }
 
 /// Admission warnings: one short line each, no values.
 #[must_use]
 pub fn warnings(plan: &Plan<'_>, pod: &Pod<'_>) -> Vec<String> {
-    let mut warnings: Vec<String> = plan
-        .skipped
-        .iter()
-        .map(|Skipped { preset, reason }| format!("reach: {preset} not applied: {reason}"))
-        .collect();
+    let mut warnings: Vec<String> =
+        plan.without_names.then(|| format!("reach: left out: {WITHOUT_NAMES}")).into_iter().collect();
+    let skipped = plan.skipped.iter();
+    warnings
+        .extend(skipped.map(|Skipped { preset, reason }| format!("reach: {preset} not applied: {reason}")));
     warnings.extend(plan.conflicts().iter().map(|conflict| format!("reach: {conflict}")));
     let unmergeable = plan.unmergeable(pod).map(|(container, variable)| {
         format!("reach: variable {variable} of container {container} has valueFrom: left as it is")
     });
     warnings.extend(unmergeable);
-    let too_long = plan.too_long(pod).map(|(container, variable)| {
-        format!(
-            "reach: variable {variable} of container {container} does not get the proxy: it would have more than {} bytes, and Java 8 would ignore all of it",
-            java::LONGEST
-        )
-    });
-    warnings.extend(too_long);
+    for (what, left_out) in [
+        (LeftOut::Names, "is without Services and Nodes of noProxyFrom"),
+        (LeftOut::Everything, "does not get the proxy"),
+    ] {
+        let too_long = plan.left_out(pod, what).map(|(container, variable)| {
+            format!(
+                "reach: variable {variable} of container {container} {left_out}: with more than {} bytes Java 8 would ignore all of it",
+                java::LONGEST
+            )
+        });
+        warnings.extend(too_long);
+    }
     warnings
 }
 

@@ -3,7 +3,7 @@
 //! [`resolve`] merges the two levels of presets, once for each [set](super::set::PresetSet) of them; [`meet`] lets the
 //! result meet a container's own variables. Both are pure, and the only places where merge strategies are interpreted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -25,6 +25,8 @@ pub struct Resolved {
     pub dropped: Vec<Part>,
     /// The value.
     pub value: Value,
+    /// The same without the names and addresses that only the cluster knows, where options of a JVM may have to do without them.
+    without_names: Option<Value>,
     /// How it meets the container's own value.
     pub strategy: MergeStrategy,
     /// The names under which it is added.
@@ -129,13 +131,24 @@ pub enum Outcome {
         set: Vec<usize>,
         /// Positions in [`Resolved::spellings`] of the names under which it is added.
         add: Vec<usize>,
-        /// Whether options of a JVM were left out, since with them it would be longer than every JVM reads.
-        too_long: bool,
+        /// What of the options of a JVM was left out, since with it the value would be longer than every JVM reads.
+        left_out: LeftOut,
     },
     /// The container's own value stands.
     Kept,
     /// The container's own value comes from elsewhere and cannot be merged.
     Unmergeable,
+}
+
+/// What is not in a value that would be too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// It is whole.
+    Nothing,
+    /// Services and Nodes of `noProxyFrom`.
+    Names,
+    /// All that is derived.
+    Everything,
 }
 
 /// Merges the variables of presets, given in order of use, as they apply to one container.
@@ -155,43 +168,49 @@ pub fn resolve(presets: &[Arc<Preset>], derived: Derived<'_>) -> (Vec<Resolved>,
     // Stable, so that the items of one variable stay in order of use.
     items.sort_by(|a, b| a.variable().key().cmp(b.variable().key()));
     let mut conflicts = Vec::new();
-    let lists = Lists { derived, form: form(presets) };
+    let lists = Lists { derived, form: form(presets), names: true };
+    let has_java = items.iter().any(|item| item.variable().value == VariableValue::Java);
     let mut resolved: Vec<Resolved> = items
         .chunk_by(|a, b| a.variable().key() == b.variable().key())
-        .map(|items| variable(items, lists, &mut conflicts))
+        .map(|items| variable(items, lists, has_java, &mut conflicts))
         .collect();
     resolved.sort_by_key(|variable| variable.parts.last().map(|part| part.position));
     (after_what_they_refer_to(resolved), conflicts)
 }
 
 /// Variables behind those that their values refer to, else in the order given: the kubelet replaces `$(NAME)` only if `NAME` is
-/// defined before.
+/// defined before. Where some refer to each other, the first of them stands last. Presets may have many thousands of variables.
 fn after_what_they_refer_to(variables: Vec<Resolved>) -> Vec<Resolved> {
-    let wanted: Vec<BTreeSet<String>> =
-        variables.iter().map(|variable| references(variable.value.literal().unwrap_or_default())).collect();
-    if wanted.iter().all(BTreeSet::is_empty) {
+    let by_name: HashMap<&str, usize> = variables
+        .iter()
+        .enumerate()
+        .flat_map(|(position, variable)| variable.spellings.iter().map(move |name| (&**name, position)))
+        .collect();
+    let refers_to = |variable: &Resolved| {
+        let names = references(variable.value.literal().unwrap_or_default());
+        let positions: BTreeSet<usize> =
+            names.iter().filter_map(|name| by_name.get(&**name).copied()).collect();
+        positions.into_iter()
+    };
+    let mut waiting: Vec<_> = variables.iter().map(refers_to).collect();
+    if waiting.iter().all(|positions| positions.len() == 0) {
         return variables;
     }
-    let has =
-        |position: usize, name: &String| variables[position].spellings.iter().any(|own| **own == **name);
+    let mut seen = vec![false; variables.len()];
     let mut order: Vec<usize> = Vec::with_capacity(variables.len());
-    // In front of each: what is being placed. Variables that refer to each other stay as they are.
-    let mut pending: Vec<usize> = Vec::new();
+    // Each refers to the next one.
+    let mut path: Vec<usize> = Vec::new();
     for first in 0..variables.len() {
-        pending.push(first);
-        while let Some(&position) = pending.last() {
-            let next = (0..variables.len()).find(|other| {
-                !order.contains(other)
-                    && !pending.contains(other)
-                    && wanted[position].iter().any(|name| has(*other, name))
-            });
-            if let Some(next) = next {
-                pending.push(next);
-            } else {
-                pending.pop();
-                if !order.contains(&position) {
-                    order.push(position);
-                }
+        let mut next = Some(first).filter(|first| !seen[*first]);
+        loop {
+            if let Some(position) = next {
+                seen[position] = true;
+                path.push(position);
+            }
+            let Some(&last) = path.last() else { break };
+            next = waiting[last].find(|position| !seen[*position]);
+            if next.is_none() {
+                order.extend(path.pop());
             }
         }
     }
@@ -204,10 +223,17 @@ fn after_what_they_refer_to(variables: Vec<Resolved>) -> Vec<Resolved> {
 struct Lists<'d> {
     derived: Derived<'d>,
     form: NoProxyForm,
+    /// Whether with names and addresses that only the cluster knows.
+    names: bool,
 }
 
 /// Merges the items of one variable, in order of use.
-fn variable(items: &[Part], lists: Lists<'_>, conflicts: &mut Vec<VariableConflict>) -> Resolved {
+fn variable(
+    items: &[Part],
+    lists: Lists<'_>,
+    has_java: bool,
+    conflicts: &mut Vec<VariableConflict>,
+) -> Resolved {
     let is_list = items[0].variable().proxy == Some(ProxyVariable::No);
     let default = if is_list { MergeStrategy::Merge } else { MergeStrategy::Replace };
     let split = items.partition_point(|item| item.preset.level == PresetLevel::Cluster);
@@ -240,6 +266,16 @@ fn variable(items: &[Part], lists: Lists<'_>, conflicts: &mut Vec<VariableConfli
         if winner.is_some() {
             dropped.append(&mut parts);
         } else if let Some(source) = parts.iter().find(|part| part.variable().is_sourced()) {
+            if kept.iter().all(|item| item.variable().is_implied) {
+                let cannot = |item: &Part| VariableConflict {
+                    winner: Arc::clone(&source.preset),
+                    loser: item.clone(),
+                    reason: ConflictReason::Unmergeable,
+                };
+                conflicts.extend(kept.iter().map(cannot));
+                dropped.extend(kept);
+                continue;
+            }
             // The more specific level wins over what it cannot be united with.
             conflicts.push(VariableConflict {
                 winner: Arc::clone(&kept[0].preset),
@@ -252,8 +288,12 @@ fn variable(items: &[Part], lists: Lists<'_>, conflicts: &mut Vec<VariableConfli
         inherited = level.iter().find_map(|item| item.variable().strategy).or(inherited);
     }
     let value = if is_list { unite_lists(&parts, lists) } else { unite(&parts) };
+    let has_names = || parts.iter().any(|part| part.preset.asks_for_names());
+    let without_names =
+        (is_list && has_java && has_names()).then(|| unite_lists(&parts, Lists { names: false, ..lists }));
     let spellings = spellings(&parts);
     Resolved {
+        without_names,
         json: spellings.iter().map(|name| value.json(name)).collect(),
         value,
         strategy: inherited.unwrap_or(default),
@@ -293,11 +333,14 @@ fn same_value(a: &Part, b: &Part) -> bool {
 }
 
 /// The `no_proxy` of the parts that are left, in order.
-fn unite_lists(parts: &[Part], Lists { derived, form }: Lists<'_>) -> Value {
+fn unite_lists(parts: &[Part], Lists { derived, form, names }: Lists<'_>) -> Value {
     if let Some(source) = parts.iter().find_map(|part| part.variable().source()) {
         return Value::Source(source.into());
     }
-    let of_cluster = || parts.iter().flat_map(|part| derived.lists(&part.preset.no_proxy_from));
+    let of_cluster = || {
+        let sources = parts.iter().flat_map(|part| &part.preset.no_proxy_from);
+        derived.lists(sources.copied().filter(move |source| names || !source.is_names()))
+    };
     match form {
         NoProxyForm::Portable => {
             let own: Vec<List> = parts.iter().filter_map(|part| part.variable().list()).collect();
@@ -405,13 +448,36 @@ pub fn meet(variables: &[Resolved], container: &Container<'_>) -> Vec<Outcome> {
     if let Some(position) = variables.iter().position(Resolved::is_java) {
         let effective = |proxy| effective(proxy, variables, &outcomes, container);
         let [http, https, no] = [ProxyVariable::Http, ProxyVariable::Https, ProxyVariable::No].map(effective);
-        let proxies = java::Proxies { http, https, no };
         let variable = &variables[position];
         let own = variable.own(container).into_iter().map(|(_, own)| own.literal());
-        let said: Vec<&str> = variable.value.literal().into_iter().chain(own).collect();
-        outcomes[position] = variable.meet(container, &java::options(proxies, &said.join(" ")));
+        let said = variable.value.literal().into_iter().chain(own).collect::<Vec<_>>().join(" ");
+        let tell = |no| variable.meet(container, &java::options(java::Proxies { http, https, no }, &said));
+        let mut outcome = tell(no);
+        if outcome.left_out() == LeftOut::Everything
+            && let Some(no) = without_names(variables, &outcomes, container)
+        {
+            let shorter = tell(Some(&no));
+            if let Outcome::Merged { value, set, add, left_out: LeftOut::Nothing } = shorter {
+                outcome = Outcome::Merged { value, set, add, left_out: LeftOut::Names };
+            }
+        }
+        outcomes[position] = outcome;
     }
     outcomes
+}
+
+/// The `no_proxy` that a container ends up with, without names and addresses that only the cluster knows, if it has some.
+fn without_names(variables: &[Resolved], outcomes: &[Outcome], container: &Container<'_>) -> Option<String> {
+    let (variable, outcome) = variables.iter().zip(outcomes).find(|(variable, _)| variable.is_no_proxy())?;
+    let value = variable.without_names.as_ref()?;
+    match outcome {
+        Outcome::Added => value.literal().map(str::to_owned),
+        Outcome::Merged { .. } => {
+            let own: Vec<&str> = variable.own(container).iter().map(|(_, own)| own.literal()).collect();
+            Some(value.with(&own, ""))
+        }
+        Outcome::Kept | Outcome::Unmergeable => None,
+    }
 }
 
 /// The value of a proxy variable that a container ends up with, empty where it has none; `None` where it is not known.
@@ -430,8 +496,8 @@ fn effective<'v>(
     match &outcomes[position] {
         Outcome::Merged { value, .. } => Some(value),
         Outcome::Kept => own(),
-        // What cannot be seen may say more, but hardly less.
-        Outcome::Added | Outcome::Unmergeable => variables[position].value.literal(),
+        Outcome::Added => variables[position].value.literal(),
+        Outcome::Unmergeable => None,
     }
 }
 
@@ -503,6 +569,10 @@ impl Resolved {
         own
     }
 
+    fn is_no_proxy(&self) -> bool {
+        self.identity().proxy == Some(ProxyVariable::No)
+    }
+
     /// Whether it says what the container's proxy variables become.
     #[must_use]
     pub fn is_java(&self) -> bool {
@@ -526,14 +596,28 @@ impl Resolved {
         let literals: Vec<&str> = own.iter().map(|(_, variable)| variable.literal()).collect();
         let mut value = self.value.with(&literals, extra);
         // With what is too much, the JVM would ignore what others wrote as well.
-        let too_long = value.len() > extra.len() && value.len() > java::LONGEST && !extra.is_empty();
-        if too_long {
+        let is_too_long = value.len() > extra.len() && value.len() > java::LONGEST && !extra.is_empty();
+        if is_too_long {
             value = self.value.with(&literals, "");
         }
+        let left_out = if is_too_long { LeftOut::Everything } else { LeftOut::Nothing };
         let set = own.iter().filter(|(_, own)| own.literal() != value).map(|(index, _)| *index).collect();
         let is_missing = |name: &str| own.iter().all(|(_, own)| *own.name != *name);
         let add = self.spellings.iter().enumerate().filter(|(_, name)| is_missing(name));
-        Outcome::Merged { value, set, add: add.map(|(index, _)| index).collect(), too_long }
+        Outcome::Merged { value, set, add: add.map(|(index, _)| index).collect(), left_out }
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// What is not in it.
+    #[must_use]
+    pub fn left_out(&self) -> LeftOut {
+        match self {
+            Self::Merged { left_out, .. } => *left_out,
+            Self::Added | Self::Kept | Self::Unmergeable => LeftOut::Nothing,
+        }
     }
 }
 

@@ -254,6 +254,12 @@ impl Preset {
         &self.no_proxy_from
     }
 
+    /// Whether it asks for names and addresses that only the cluster knows.
+    #[must_use]
+    pub fn asks_for_names(&self) -> bool {
+        self.no_proxy_from.iter().any(|source| source.is_names())
+    }
+
     /// Whether it is for every pod of every namespace.
     #[must_use]
     pub fn selects_everything(&self) -> bool {

@@ -214,8 +214,8 @@ impl<'s> Derived<'s> {
     }
 
     /// The lists of these sources.
-    pub fn lists(self, sources: &[NoProxySource]) -> impl Iterator<Item = &'s List> {
-        sources.iter().filter_map(move |source| match source {
+    pub fn lists(self, sources: impl Iterator<Item = NoProxySource>) -> impl Iterator<Item = &'s List> {
+        sources.filter_map(move |source| match source {
             NoProxySource::Services => self.services.map(|services| &**services),
             NoProxySource::AllServices => Some(&self.cluster.all_services),
             NoProxySource::ClusterNetwork => Some(&self.cluster.cluster_network),
@@ -251,7 +251,7 @@ impl<'s> Namespace<'s> {
 
     /// The lists of these sources.
     pub fn lists(&self, sources: &[NoProxySource]) -> impl Iterator<Item = &'s List> {
-        self.derived.lists(sources)
+        self.derived.lists(sources.iter().copied())
     }
 
     /// The value of a label.

@@ -12,8 +12,8 @@ use crate::no_proxy::portable::{Author, List};
 /// that a person can read.
 pub const MAX_SERVICES: usize = 500;
 /// Most characters that one source adds to a variable. A variable is written in two letter cases into each container, and a
-/// patch has at most 256 KiB: seven containers have room for the longest list of one source, and what is more does without such
-/// lists. The most for one variable in Linux is 128 KiB.
+/// patch has at most 256 KiB: seven containers have room for the longest list of one source (five with options of a JVM), and a pod
+/// with more does without such lists. The most for one variable in Linux is 128 KiB.
 pub const MAX_CHARACTERS: usize = 16 * 1024;
 
 /// Names that clients would read as a whole top-level domain.

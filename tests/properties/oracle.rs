@@ -586,7 +586,8 @@ fn add_variables(
     let own = list(&container["env"]).to_vec();
     let mut added: Vec<((usize, usize), Value)> = Vec::new();
     let mut places: Vec<Place> = Vec::new();
-    // What presets say of what cannot be merged.
+    // `no_proxy` without what only the cluster knows, and the variables whose value nobody knows.
+    let mut without_names: Option<String> = None;
     let mut hidden: Vec<Value> = Vec::new();
     for family_name in families {
         let of_level = |namespaced: bool| -> Vec<Item<'_>> {
@@ -605,6 +606,10 @@ fn add_variables(
         let cluster_is_from = cluster_stands.iter().any(Item::is_from);
         let contributing: Vec<Item<'_>> = if replaced {
             namespace_stands
+        } else if cluster_is_from && namespace_stands.iter().all(|item| item.variable["implied"] == true) {
+            // Rule 9: nothing is there to take its place.
+            conflicts.extend(namespace_stands.iter().map(Item::conflict));
+            cluster_stands
         } else if cluster_is_from && !namespace_stands.is_empty() {
             // The one that says where the value comes from is not followed.
             conflicts.extend(cluster_stands.iter().map(Item::conflict));
@@ -638,21 +643,28 @@ fn add_variables(
             .map(Item::value)
             .chain(spellings.iter().map(|(_, position)| text(&own[*position]["value"])))
             .collect();
-        let derived = if contributing.iter().any(|item| item.variable["derived"] == true) {
-            let proxies = ["http_proxy", "https_proxy", "no_proxy"]
-                .map(|family| effective(family, container, &added, &hidden));
-            java_options(proxies, &said.join(" "))
-        } else {
-            String::new()
+        let tell = |no_proxy: Option<String>| {
+            if !contributing.iter().any(|item| item.variable["derived"] == true) {
+                return String::new();
+            }
+            let [http, https] =
+                ["http_proxy", "https_proxy"].map(|family| effective(family, container, &added, &hidden));
+            java_options([http, https, no_proxy], &said.join(" "))
         };
+        let derived = tell(effective("no_proxy", container, &added, &hidden));
+        let shorter = without_names.clone().map(|list| tell(Some(list)));
         let with = |derived: &str, own: &[&str]| {
             united(&family_name, &contributing, presets, says, derived, to_the_letter, own)
         };
         // Java 8 ignores all of what is longer than 1023 bytes: what others say with it.
         let unite = |own: &[&str]| {
+            let is_too_long = |whole: &str| whole.len() > 1023 && !with("", own).is_empty();
             let whole = with(&derived, own);
-            let is_too_long = !derived.is_empty() && whole != derived && whole.len() > 1023;
-            if is_too_long { (with("", own), true) } else { (whole, false) }
+            if derived.is_empty() || !is_too_long(&whole) {
+                return (whole, false);
+            }
+            let shorter = shorter.as_deref().map(|derived| with(derived, own));
+            (shorter.filter(|shorter| !is_too_long(shorter)).unwrap_or_else(|| with("", own)), true)
         };
         let (value, mut is_too_long) = unite(&[]);
         is_too_long &= from.is_none();
@@ -678,7 +690,7 @@ fn add_variables(
                 continue;
             }
             if spellings.iter().any(|(_, position)| is_from(&own[*position])) {
-                hidden.push(json!({"name": family_name, "value": content["value"]}));
+                hidden.push(json!({"name": family_name, "valueFrom": {}}));
                 unmergeable.insert((name(container).to_owned(), family_name));
                 continue;
             }
@@ -692,6 +704,12 @@ fn add_variables(
                 }
             }
             content = json!({"value": value});
+        }
+        if family_name == "no_proxy" && from.is_none() {
+            let few = |source: &str| if source == "ClusterNetwork" { says(source) } else { "" };
+            let values: Vec<&str> =
+                spellings.iter().map(|(_, position)| text(&own[*position]["value"])).collect();
+            without_names = Some(united(&family_name, &contributing, presets, &few, "", false, &values));
         }
         if is_too_long {
             too_long.insert((name(container).to_owned(), family_name));
