@@ -26,7 +26,7 @@ use crate::inject::merge::LeftOut;
 use crate::inject::pod::{List, Pod, Text};
 use crate::inject::set::PresetSets;
 use crate::inject::snapshot::{ClusterLists, Snapshot};
-use crate::inject::{self, Plan, Target, annotation, patch};
+use crate::inject::{self, LeftAlone, Plan, Target, annotation, patch};
 use crate::presets::Presets;
 use crate::server::NoRoom;
 use crate::telemetry::{Outcome, ReviewMetrics, Skip};
@@ -204,40 +204,36 @@ fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<A
     };
     let namespace = request.namespace.as_deref().unwrap_or_default();
     let namespace = snapshot.namespace(namespace).ok_or_else(|| UnknownNamespace(namespace.into()))?;
-    let plan = match inject::plan(&namespace, &pod, target) {
+    // A pod may have thousands of containers: nothing is made of it that would not be sent.
+    let plan = match inject::plan_within(&namespace, &pod, target, MAX_PATCH) {
         Err(_) => return Ok(unreadable(body)),
+        Ok(Err(LeftAlone::TooLarge)) => None,
         Ok(Err(reason)) => {
             metrics.skipped(reason.into(), 1);
             return Ok(allowed(&request.uid, Outcome::skipped, None, &[]));
         }
-        Ok(Ok(plan)) => plan,
+        Ok(Ok(plan)) => Some(plan),
     };
-    let whole =
-        if annotation::was_without_names(&plan, &pod) { None } else { Some(patch::write(&plan, &pod, "")) };
-    if let Some(patch) = whole.as_ref().filter(|patch| !is_too_large(patch.as_ref())) {
+    if let Some(plan) = plan.filter(|plan| !annotation::was_without_names(plan, &pod))
+        && let Ok(patch) = patch::write_within(&plan, &pod, "", MAX_PATCH)
+    {
         return Ok(injected(&request.uid, &plan, &pod, patch.as_deref(), metrics));
     }
-    let mut bytes = whole.flatten().map_or(0, |patch| patch.len());
     // Whoever names Services is not to keep the proxy from pods of others.
-    if plan.applied().iter().any(|preset| preset.asks_for_names()) {
-        let cluster_network = snapshot.cluster_lists().cluster_network.clone();
-        let lists = ClusterLists { cluster_network, ..ClusterLists::default() };
-        let sets = PresetSets::default();
-        if let Ok(Ok(mut plan)) = inject::plan(&namespace.with_lists(&lists, &sets), &pod, target) {
-            plan.without_names = true;
-            let patch = patch::write(&plan, &pod, "");
-            if !is_too_large(patch.as_ref()) {
-                return Ok(injected(&request.uid, &plan, &pod, patch.as_deref(), metrics));
-            }
-            bytes = bytes.max(patch.map_or(0, |patch| patch.len()));
+    let cluster_network = snapshot.cluster_lists().cluster_network.clone();
+    let lists = ClusterLists { cluster_network, ..ClusterLists::default() };
+    let sets = PresetSets::default();
+    if let Ok(Ok(mut plan)) =
+        inject::plan_within(&namespace.with_lists(&lists, &sets), &pod, target, MAX_PATCH)
+        && plan.applied().iter().any(|preset| preset.asks_for_names())
+    {
+        plan.without_names = true;
+        if let Ok(patch) = patch::write_within(&plan, &pod, "", MAX_PATCH) {
+            return Ok(injected(&request.uid, &plan, &pod, patch.as_deref(), metrics));
         }
     }
-    let warning = format!("reach: injection skipped: the patch has {bytes} bytes, at most {MAX_PATCH}");
+    let warning = format!("reach: injection skipped: the patch would have more than {MAX_PATCH} bytes");
     Ok(allowed(&request.uid, Outcome::too_large, None, &[warning]))
-}
-
-fn is_too_large(patch: Option<&Vec<u8>>) -> bool {
-    patch.is_some_and(|patch| patch.len() > MAX_PATCH)
 }
 
 /// The answer with what a plan makes of a pod.
@@ -630,6 +626,35 @@ mod tests {
         let (outcome, warnings, after) = answer(&pod_of(4000), &both, &[]);
         assert_eq!((outcome, &after), (Outcome::too_large, &pod_of(4000)));
         assert!(warnings[0].as_str().unwrap().contains("injection skipped"), "{warnings:?}");
+    }
+
+    #[test]
+    fn of_a_pod_with_more_containers_than_may_be_nothing_is_made() {
+        let env = json!([{"name": "http_proxy", "value": "http://proxy:1"}]);
+        let object = json!({
+            "apiVersion": "reach.dev/v1alpha1", "kind": "ClusterPodPreset", "metadata": {"name": "p"}, "spec": {"env": env}
+        });
+        let preset = Arc::new(directory::preset(&object).unwrap());
+        let snapshot = Snapshot::from_parts([preset], [], true);
+        let metrics = ReviewMetrics::register(&mut Registry::default());
+        let outcome = |containers: &str| {
+            let body = format!(
+                r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u","operation":"CREATE",
+                "namespace":"shop","resource":{{"group":"","version":"v1","resource":"pods"}},
+                "object":{{"spec":{{"containers":[{containers}]}}}}}}}}"#
+            );
+            let answer = review(body.as_bytes(), &snapshot, &metrics).unwrap();
+            let reply: Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!(reply["response"]["allowed"], true);
+            answer.outcome
+        };
+        assert_eq!(outcome(&vec!["{}"; 500].join(",")), Outcome::injected);
+        assert_eq!(outcome(&vec!["{}"; 40_000].join(",")), Outcome::too_large);
+        assert_eq!(outcome(&vec!["{}"; 2_000_000].join(",")), Outcome::unreadable);
+        let variables = vec!["{}"; 2_000_000].join(",");
+        assert_eq!(outcome(&format!(r#"{{"env":[{variables}]}}"#)), Outcome::unreadable);
+        // What nobody reads takes nothing.
+        assert_eq!(outcome(&format!(r#"{{"ports":[{variables}]}}"#)), Outcome::injected);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub mod snapshot;
 pub mod workload;
 
 use self::merge::{LeftOut, Outcome, Resolved, VariableConflict};
-use self::pod::{Container, List, Pod, Spec, Text, items};
+use self::pod::{Container, List, MAX_PARSED, Pod, Spec, Text, items};
 use self::preset::{EnvFrom, EnvFromKey, Mount, Preset, PresetLevel, Volume, normal_path};
 use self::set::{PresetSets, Shared};
 use self::snapshot::{Derived, Namespace};
@@ -50,11 +50,13 @@ pub enum LeftAlone {
     PodOptOut,
     /// No preset selects it.
     NoPreset,
+    /// What it would get is more than may be.
+    TooLarge,
 }
 
 /// The pod has something where core/v1 wants something else.
 #[derive(Debug, thiserror::Error)]
-#[error("{field}: expected a list")]
+#[error("{field}: expected a list of a length that a pod can have")]
 pub struct Unreadable {
     field: Cow<'static, str>,
     // Not in the message: it may show a value.
@@ -161,6 +163,20 @@ pub fn plan<'s>(
     pod: &Pod<'_>,
     target: Target<'_>,
 ) -> Result<Result<Plan<'s>, LeftAlone>, Unreadable> {
+    plan_within(namespace, pod, target, usize::MAX)
+}
+
+/// [`plan`], which ends as soon as the values of variables alone would make a patch of more than `most` bytes: how many
+/// containers there are is up to who makes the pod.
+///
+/// # Errors
+/// Those of [`plan`].
+pub fn plan_within<'s>(
+    namespace: &Namespace<'s>,
+    pod: &Pod<'_>,
+    target: Target<'_>,
+    most: usize,
+) -> Result<Result<Plan<'s>, LeftAlone>, Unreadable> {
     if pod.annotation(MIRROR).is_some() {
         return Ok(Err(LeftAlone::Mirror));
     }
@@ -178,7 +194,8 @@ pub fn plan<'s>(
     if presets.is_empty() {
         return Ok(Err(LeftAlone::NoPreset));
     }
-    decide(&presets, namespace.sets, namespace.derived, pod, &containers, target).map(Ok)
+    let plan = decide(&presets, namespace.sets, namespace.derived, pod, &containers, (target, most))?;
+    Ok(plan.ok_or(LeftAlone::TooLarge))
 }
 
 type Targets<'p, 'a> = Vec<(ContainerList, usize, &'p Container<'a>)>;
@@ -213,8 +230,8 @@ fn decide<'s>(
     derived: Derived<'s>,
     pod: &Pod<'_>,
     containers: &Targets<'_, '_>,
-    target: Target<'_>,
-) -> Result<Plan<'s>, Unreadable> {
+    (target, most): (Target<'_>, usize),
+) -> Result<Option<Plan<'s>>, Unreadable> {
     let mut storage = Storage::read(presets, pod, containers, target)?;
     // The more specific level takes its places first, so that what a preset of the cluster may have
     // depends on those of the namespace and never the other way round: deciding again, with an injected
@@ -238,6 +255,7 @@ fn decide<'s>(
         without_names: false,
         annotate: matches!(target, Target::Pod),
     };
+    let mut bytes = 0;
     for (position, &(list, index, container)) in containers.iter().enumerate() {
         let is_here = |preset: &&'s Arc<Preset>| !preset.excludes(&container.name);
         let fewer: Vec<&'s Arc<Preset>>;
@@ -255,6 +273,10 @@ fn decide<'s>(
             continue;
         }
         let own = plan.sets[set].meet(container);
+        bytes += own.as_deref().map_or(plan.sets[set].bare_bytes, |own| plan.sets[set].bytes(own));
+        if bytes > most {
+            return Ok(None);
+        }
         let (has_env_from, env_from) = missing_env_from(here, container)?;
         let (has_mounts, mounts) = storage.added_mounts(position, here);
         plan.containers.push(ContainerPlan {
@@ -268,7 +290,7 @@ fn decide<'s>(
             has_mounts,
         });
     }
-    Ok(plan)
+    Ok(Some(plan))
 }
 
 /// The entries of `envFrom` that a container lacks, and whether it has any.
@@ -338,6 +360,13 @@ impl<'s> Storage<'s> {
                 .collect();
         }
         if presets.iter().any(|preset| !preset.mounts.is_empty()) {
+            let lists = containers
+                .iter()
+                .flat_map(|(_, _, container)| [container.volume_mounts, container.volume_devices]);
+            if lists.flatten().map(|raw| raw.0.len()).sum::<usize>() > MAX_PARSED {
+                let source = serde::de::Error::custom("too long");
+                return Err(Unreadable { field: "volumeMounts".into(), source });
+            }
             for (_, _, container) in containers {
                 storage.containers.push(ContainerStorage::read(container)?);
             }

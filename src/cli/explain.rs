@@ -343,6 +343,7 @@ pub(super) fn in_words(reason: LeftAlone) -> &'static str {
         LeftAlone::NamespaceOptOut => "the namespace is labelled reach.dev/injection: disabled",
         LeftAlone::PodOptOut => "the pod has opted out by label or annotation",
         LeftAlone::NoPreset => "no preset selects it",
+        LeftAlone::TooLarge => "it would get more than a patch may have",
     }
 }
 

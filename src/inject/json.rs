@@ -15,6 +15,9 @@ use wide::u8x16;
 
 /// Deepest nesting that is read, that of `serde_json`: what is deeper is no pod but an attack on a stack.
 const MAX_DEPTH: u32 = 128;
+/// Most items of lists that are read of a document: more than any pod has that the API server takes, and few enough that what
+/// they become fits into memory many times. An item can be two bytes of JSON and a hundred of memory.
+const MAX_ITEMS: u32 = 50_000;
 /// The name by which [`Raw`] asks for a delimited value.
 const RAW: &str = "reach: a delimited value";
 
@@ -38,6 +41,8 @@ pub struct Deserializer<'de> {
     /// Position of the byte that is next.
     at: usize,
     depth: u32,
+    /// How many more items of lists may come.
+    items_left: u32,
 }
 
 /// The members of a mapping or the items of a list, one after the other.
@@ -106,7 +111,7 @@ impl<'de> Deserializer<'de> {
     /// A reader of this document.
     #[must_use]
     pub fn new(text: &'de str) -> Self {
-        Self { text, at: 0, depth: 0 }
+        Self { text, at: 0, depth: 0, items_left: MAX_ITEMS }
     }
 
     /// The next byte that is not white space.
@@ -308,7 +313,11 @@ impl<'de> SeqAccess<'de> for &mut Items<'_, 'de> {
     type Error = Error;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
-        if self.next()? { seed.deserialize(&mut *self.reader).map(Some) } else { Ok(None) }
+        if !self.next()? {
+            return Ok(None);
+        }
+        self.reader.items_left = self.reader.items_left.checked_sub(1).ok_or_else(too_many)?;
+        seed.deserialize(&mut *self.reader).map(Some)
     }
 }
 
@@ -477,6 +486,10 @@ fn string_stop(bytes: &[u8], mut at: usize) -> Option<usize> {
 
 fn ends_early() -> Error {
     Error::custom("the document ends early")
+}
+
+fn too_many() -> Error {
+    Error::custom("too many items of lists")
 }
 
 fn too_deep() -> Error {

@@ -569,6 +569,18 @@ impl Resolved {
         own
     }
 
+    /// About how many bytes its texts take: as values, in parts, and as JSON.
+    pub(super) fn weight(&self) -> usize {
+        let values = [Some(&self.value), self.without_names.as_ref()];
+        let values = values.into_iter().flatten().map(|value| match value {
+            // The parts of a list are texts of their own, with what is known of each.
+            Value::Portable { text, .. } => text.len() * 4,
+            Value::List(text) | Value::Entries { text, .. } => text.len() * 2,
+            Value::Source(source) => source.len(),
+        });
+        values.sum::<usize>() + self.json.iter().map(|json| json.len()).sum::<usize>()
+    }
+
     fn is_no_proxy(&self) -> bool {
         self.identity().proxy == Some(ProxyVariable::No)
     }

@@ -12,10 +12,14 @@ use super::pod::{Container, Pod};
 use super::{ContainerPlan, Plan, annotation};
 
 /// A list of operations that is being written.
-#[derive(Debug, Default)]
-pub struct Patch {
+#[derive(Debug)]
+struct Patch {
     json: Vec<u8>,
 }
+
+/// A patch would be longer than it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
 
 /// A list of a container or pod while items are added to it.
 #[derive(Clone, Copy)]
@@ -33,6 +37,19 @@ struct Place<'p> {
 /// `prefix` is the RFC 6901 pointer of the pod (or pod template) inside the object: empty for a pod.
 #[must_use]
 pub fn write(plan: &Plan<'_>, pod: &Pod<'_>, prefix: &str) -> Option<Vec<u8>> {
+    write_within(plan, pod, prefix, usize::MAX).unwrap_or_default()
+}
+
+/// [`write()`], but not to its end when it would have more than `most` bytes.
+///
+/// # Errors
+/// If it would be longer.
+pub fn write_within(
+    plan: &Plan<'_>,
+    pod: &Pod<'_>,
+    prefix: &str,
+    most: usize,
+) -> Result<Option<Vec<u8>>, TooLong> {
     let mut patch = Patch { json: Vec::with_capacity(2048) };
     let spec = pod.spec.as_ref();
     let volumes = spec.and_then(|spec| spec.volumes);
@@ -45,11 +62,17 @@ pub fn write(plan: &Plan<'_>, pod: &Pod<'_>, prefix: &str) -> Option<Vec<u8>> {
             continue;
         };
         patch.container(prefix, plan, planned, container);
+        if patch.json.len() > most {
+            return Err(TooLong);
+        }
     }
     if let Some(annotations) = annotation::wanted(plan, pod, patch.json.is_empty()) {
         patch.annotations(prefix, pod, &annotations);
     }
-    patch.finish()
+    match patch.finish() {
+        Some(json) if json.len() > most => Err(TooLong),
+        patch => Ok(patch),
+    }
 }
 
 // === impl Patch ===

@@ -13,6 +13,11 @@ use serde_json::Value;
 use super::json::{self, Raw};
 use super::select::Labels;
 
+/// Most entries of a map of strings. All annotations of an object have at most 256 KiB together.
+const MAX_ENTRIES: usize = 50_000;
+/// Most bytes of lists that are parsed into values, which take many times as much: more than the API server stores of a pod.
+pub(super) const MAX_PARSED: usize = 2 * 1024 * 1024;
+
 /// A string, borrowed unless the JSON has escapes in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Text<'a>(pub Cow<'a, str>);
@@ -167,6 +172,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for TextMap<'a> {
                 let mut entries = Vec::with_capacity(8);
                 while let Some(key) = map.next_key()? {
                     let value: Option<Text<'de>> = map.next_value()?;
+                    if entries.len() == MAX_ENTRIES {
+                        return Err(A::Error::custom("too many entries"));
+                    }
                     entries.push((key, value.unwrap_or_default()));
                 }
                 Ok(TextMap(entries))
@@ -264,10 +272,11 @@ impl EnvVar<'_> {
 /// Parses a delimited list; `None` and `null` are an empty one.
 ///
 /// # Errors
-/// If it is no list, or nested too deeply.
+/// If it is no list, nested too deeply, or too long.
 pub fn items(raw: Option<Raw<'_>>) -> Result<Vec<Value>, serde_json::Error> {
-    raw.map_or_else(
-        || Ok(Vec::new()),
-        |raw| serde_json::from_str::<Option<_>>(raw.0).map(Option::unwrap_or_default),
-    )
+    let Some(raw) = raw else { return Ok(Vec::new()) };
+    if raw.0.len() > MAX_PARSED {
+        return Err(serde_json::Error::custom("too long"));
+    }
+    serde_json::from_str::<Option<_>>(raw.0).map(Option::unwrap_or_default)
 }

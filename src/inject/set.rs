@@ -28,6 +28,8 @@ pub struct PresetSet {
     pub conflicts: Vec<VariableConflict>,
     /// What becomes of the variables in a container that has none of them.
     pub(super) bare: Vec<Outcome>,
+    /// How many bytes that adds to a patch, at least.
+    pub(super) bare_bytes: usize,
     /// `kind/name@generation` of each preset.
     pub(super) stamps: Box<str>,
     /// 16 hexadecimal digits over the content of the presets, in order of use.
@@ -55,11 +57,11 @@ pub enum Shared<'s> {
 const SLOTS: usize = 512;
 /// Slots in which a set is looked for.
 const PROBES: usize = 4;
-/// Weight of the presets of a set from which it is large: pods of one namespace could choose as many sets as there are slots,
-/// of presets that are as large as an object can be.
+/// Weight from which a set is large: pods of one namespace could choose as many sets as there are slots, of presets that are as
+/// large as an object can be, and with all Services of the cluster in them.
 const LARGE: usize = 16 * 1024;
 /// What large sets that are kept may weigh together.
-const LARGE_KEPT: usize = 4 * 1024 * 1024;
+const LARGE_KEPT: usize = 8 * 1024 * 1024;
 
 // === impl PresetSet ===
 
@@ -72,15 +74,38 @@ impl PresetSet {
         for preset in &presets {
             hasher.write_u64(preset.digest.to_be());
         }
-        Self {
+        let mut set = Self {
             stamps: stamps.join(",").into(),
             hash: format!("{:016x}", hasher.finish()).into(),
             services: services.cloned(),
             bare: merge::meet(&variables, &Container::default()),
+            bare_bytes: 0,
             variables,
             conflicts,
             presets,
-        }
+        };
+        set.bare_bytes = set.bytes(&set.bare);
+        set
+    }
+
+    /// How many bytes these outcomes add to a patch, at least.
+    pub(super) fn bytes(&self, outcomes: &[Outcome]) -> usize {
+        let of = |(variable, outcome): (&Resolved, &Outcome)| match outcome {
+            Outcome::Added => variable.json.iter().map(|json| json.len()).sum(),
+            Outcome::Merged { value, set, add, .. } => value.len() * (set.len() + add.len()),
+            Outcome::Kept | Outcome::Unmergeable => 0,
+        };
+        self.variables.iter().zip(outcomes).map(of).sum()
+    }
+
+    /// About how many bytes of memory it takes: its texts, each of which is there as a value, in parts, and as JSON.
+    fn weight(&self) -> usize {
+        let texts: usize = self.variables.iter().map(Resolved::weight).sum();
+        let bare = self.bare.iter().map(|outcome| match outcome {
+            Outcome::Merged { value, .. } => value.len(),
+            Outcome::Added | Outcome::Kept | Outcome::Unmergeable => 0,
+        });
+        texts + bare.sum::<usize>() + self.stamps.len()
     }
 
     fn is(&self, presets: &[&Arc<Preset>], services: Option<&Arc<List>>) -> bool {
@@ -125,10 +150,16 @@ impl PresetSets {
         let make = || Box::new(PresetSet::new(presets, derived, services));
         for probe in 0..PROBES {
             let slot = &self.slots[(first + probe) % SLOTS];
-            let set = match slot.get() {
-                Some(set) => set,
-                None if !self.may_keep(presets) => break,
-                None => slot.get_or_init(make),
+            let Some(set) = slot.get() else {
+                let set = make();
+                if !self.may_keep(&set) {
+                    return Shared::Made(set);
+                }
+                // Another thread may have taken the slot meanwhile.
+                return match slot.set(set) {
+                    Ok(()) => Shared::Kept(slot.get().expect("it has just been set")),
+                    Err(set) => Shared::Made(set),
+                };
             };
             if set.is(presets, services) {
                 return Shared::Kept(set);
@@ -137,9 +168,9 @@ impl PresetSets {
         Shared::Made(make())
     }
 
-    /// Whether there is memory for a set of these.
-    fn may_keep(&self, presets: &[&Arc<Preset>]) -> bool {
-        let weight: usize = presets.iter().map(|preset| preset.weight).sum();
+    /// Whether there is memory to keep a set.
+    fn may_keep(&self, set: &PresetSet) -> bool {
+        let weight = set.weight();
         // Two that come for the same slot at once are both counted: too much rather than too little.
         let with = |kept: usize| Some(kept + weight).filter(|kept| *kept <= LARGE_KEPT);
         weight <= LARGE || self.large.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with).is_ok()
@@ -178,7 +209,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::inject::snapshot::{NamespaceEntry, NamespaceLabels, Snapshot};
+    use crate::inject::snapshot::{ClusterLists, NamespaceEntry, NamespaceLabels, Snapshot};
     use crate::no_proxy::portable::{Author, unite};
 
     fn preset(number: usize, from: &[&str]) -> Arc<Preset> {
@@ -271,13 +302,29 @@ mod tests {
             assert!(!set.variables.is_empty());
             matches!(set, Shared::Kept(_))
         };
-        // A megabyte each, with names and quotes a little more.
+        // Three megabytes each: the text of each value, its entries, and its JSON.
         let large: Vec<_> = (0..6).map(|number| preset(number, &json!(env))).collect();
-        assert_eq!(large.iter().map(is_kept).collect::<Vec<_>>(), [true, true, true, false, false, false]);
+        assert_eq!(large.iter().map(is_kept).collect::<Vec<_>>(), [true, true, false, false, false, false]);
         assert!(is_kept(&large[0]));
         // Those that were too many take nothing from one that still fits.
         assert!(is_kept(&preset(6, &json!(env[..8]))));
         assert!(is_kept(&preset(7, &json!([{"name": "A"}]))), "small ones always are");
+    }
+
+    #[test]
+    fn what_the_cluster_adds_to_small_presets_counts_too() {
+        let names: Vec<String> = (0..500).map(|number| format!("service-{number}.shop")).collect();
+        let all_services = List::parse(&names.join(","), Author::Preset);
+        let weight = all_services.text().len() * 6;
+        let derived = Arc::new(ClusterLists { all_services, ..ClusterLists::default() });
+        let snapshot = snapshot().with_derived(derived);
+        let namespace = snapshot.namespace("shop").unwrap();
+        let presets: Vec<Arc<Preset>> = (0..SLOTS).map(|number| preset(number, &["AllServices"])).collect();
+        let is_kept = |preset: &&Arc<Preset>| {
+            matches!(namespace.sets.get(&[preset], namespace.derived), Shared::Kept(_))
+        };
+        let kept = presets.iter().filter(is_kept).count();
+        assert!(kept > 50 && kept * weight < 2 * LARGE_KEPT, "{kept} sets of some {weight} bytes");
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl From<LeftAlone> for Skip {
             LeftAlone::NamespaceOptOut => Self::namespace_opt_out,
             LeftAlone::PodOptOut => Self::pod_opt_out,
             LeftAlone::NoPreset => Self::no_preset,
+            LeftAlone::TooLarge => Self::too_long,
         }
     }
 }
