@@ -187,22 +187,30 @@ fn write_whole_for(
     };
     let old = fs::metadata(&file).ok().filter(fs::Metadata::is_file);
     let (temporary, mut unfinished) = beside(&file)?;
-    // Before its permissions, which a change of owners may take away.
-    if old.as_ref().is_some_and(|old| hand_over(&unfinished, old).is_err()) {
-        fs::remove_file(&temporary)?;
-        return write_in_place(&file, text, mode);
-    }
+    let mut is_needed = false;
     let written = (|| {
-        let permissions = mode.map(fs::Permissions::from_mode).or(old.map(|old| old.permissions()));
+        // Before its permissions, which a change of owners may take away.
+        let is_given = old.as_ref().is_none_or(|old| hand_over(&unfinished, old).is_ok());
+        // One that would be somebody else's if it were replaced.
+        let in_place = if is_given { None } else { Some(fs::OpenOptions::new().write(true).open(&file)?) };
+        let permissions = match in_place {
+            None => mode.map(fs::Permissions::from_mode).or(old.map(|old| old.permissions())),
+            Some(_) => Some(fs::Permissions::from_mode(0o600)),
+        };
         if let Some(permissions) = permissions {
             unfinished.set_permissions(permissions)?;
         }
         unfinished.write_all(text.as_bytes())?;
         unfinished.sync_all()?;
-        fs::rename(&temporary, &file)
+        let Some(in_place) = in_place else { return fs::rename(&temporary, &file) };
+        // There is room for it; what goes wrong all the same loses nothing.
+        overwrite(in_place, text, mode).map_err(|error| {
+            is_needed = true;
+            io::Error::new(error.kind(), format!("{error}; all of it is in {}", temporary.display()))
+        })
     })();
-    if written.is_err() {
-        // The first error is the one to tell.
+    if !is_needed {
+        // It has another name now, or the first error is the one to tell.
         let _ = fs::remove_file(&temporary);
     }
     written
@@ -217,9 +225,7 @@ fn hand_over(new: &fs::File, old: &fs::Metadata) -> io::Result<()> {
     fchown(new, Some(old.uid()), Some(old.gid()))
 }
 
-/// Writes into a file that would be somebody else's if it were replaced.
-fn write_in_place(file: &Path, text: &str, mode: Option<u32>) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).open(file)?;
+fn overwrite(mut file: fs::File, text: &str, mode: Option<u32>) -> io::Result<()> {
     if let Some(mode) = mode {
         file.set_permissions(fs::Permissions::from_mode(mode))?;
     }
