@@ -1008,6 +1008,15 @@ fn no_proxy_from_alone_adds_to_a_list_that_others_replace() {
     assert_eq!(list(&[]), "no_proxy=.svc,.db,db");
     // It says nothing of the pod's own list.
     assert_eq!(list(&["no_proxy=own"]), "no_proxy=own");
+    // Where it cannot be added, it takes the place of nothing.
+    let from = cluster_env("c", json!([{"name": "no_proxy", "valueFrom": source("list")}]));
+    let adds = namespaced("n", json!({"noProxyFrom": ["Services"]}));
+    let injection = inject(&[from, adds], &pod_env(&[]));
+    assert_eq!(env_of(&injection.pod, "containers", 0), ["no_proxy<list", "NO_PROXY<list"]);
+    assert_eq!(
+        skipped_of(&injection),
+        Some("PodPreset/n@1: variable no_proxy cannot be merged with that of ClusterPodPreset/c")
+    );
 }
 
 #[test]

@@ -311,6 +311,24 @@ mod tests {
         assert!(is_kept(&preset(7, &json!([{"name": "A"}]))), "small ones always are");
     }
 
+    /// A tenant may have as many as fit into a megabyte; what is quadratic would take minutes.
+    #[test]
+    fn variables_that_refer_to_each_other_may_be_many() {
+        let count = 20_000;
+        let value =
+            |number: usize| if number == 0 { String::new() } else { format!("$(V{})", count - number) };
+        let env: Vec<_> =
+            (0..count).map(|number| json!({"name": format!("V{number}"), "value": value(number)})).collect();
+        let object = json!({"metadata": {"name": "many"}, "spec": {"env": env}});
+        let preset = Arc::new(Preset::cluster(&serde_json::from_value(object).unwrap()).unwrap());
+        let snapshot = snapshot();
+        let namespace = snapshot.namespace("shop").unwrap();
+        let set = namespace.sets.get(&[&preset], namespace.derived);
+        let names: Vec<&str> = set.variables.iter().map(|variable| &*variable.spellings[0]).collect();
+        assert_eq!(names.len(), count);
+        assert_eq!(names[..3], ["V0", "V19999", "V1"]);
+    }
+
     #[test]
     fn what_the_cluster_adds_to_small_presets_counts_too() {
         let names: Vec<String> = (0..500).map(|number| format!("service-{number}.shop")).collect();
