@@ -467,6 +467,42 @@ fn everything_and_a_list_are_not_united() {
     );
 }
 
+/// How many findings there are: all, warnings and errors, errors, and warnings and errors that no fix helps with.
+fn counts(arguments: &[&str], input: &str) -> [usize; 4] {
+    let run = pipe(&[&["lint", "-o", "json"], arguments].concat(), input);
+    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let findings = report["findings"].as_array().expect("findings");
+    let count = |is: &dyn Fn(&Value) -> bool| findings.iter().filter(|finding| is(finding)).count();
+    let is_note = |finding: &Value| finding["severity"] == "info";
+    [
+        findings.len(),
+        count(&|finding| !is_note(finding)),
+        count(&|finding| finding["severity"] == "error"),
+        count(&|finding| !is_note(finding) && finding["fixable"] == false),
+    ]
+}
+
+#[test]
+fn a_fix_leaves_no_more_findings_than_there_were() {
+    let objects = cases::fixable().into_iter().map(|object| ("-f", object.to_string()));
+    let files = RULES.iter().filter(|rule| rule.is_fixable).map(|rule| ("--env", rule.wrong.to_owned()));
+    let pairs = ["db", ".db", "de", ".de", "*.app", "web db"].into_iter().flat_map(|list| {
+        let file = format!("no_proxy=\"{list}\"\n");
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": list}]}]}});
+        [("--env", file), ("-f", pod.to_string())]
+    });
+    let mut fixed = 0;
+    for (option, before) in objects.chain(files).chain(pairs) {
+        let after = pipe(&["lint", option, "-", "--fix"], &before).stdout;
+        fixed += usize::from(after != before);
+        let [before_all, after_all] = [&before, &after].map(|text| counts(&[option, "-"], text));
+        let is_worse = before_all.iter().zip(after_all).any(|(before, after)| after > *before);
+        assert!(!is_worse, "{before:.300}\n{after:.300}\n{before_all:?} -> {after_all:?}");
+    }
+    assert!(fixed > 20, "{fixed} were fixed");
+}
+
 #[test]
 fn what_stands_behind_an_alias_is_not_rewritten_but_named() {
     let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: a\n    env: &env\n    - {name: no_proxy, value: a b}\n  - name: b\n    env: *env\n";

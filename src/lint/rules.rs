@@ -217,7 +217,7 @@ pub static RULES: [Rule; 24] = [
         title: "Far more than can be meant",
         is_fixable: false,
         in_presets: REPORTED,
-        explanation: "0.0.0.0/0 and ::/0 (or their halves), a network with the proxy's own address in it, a top-level domain. The proxy's address is known if the proxy is named by its address.",
+        explanation: "0.0.0.0/0 and ::/0 (or their halves), a network with the proxy's own address in it, a top-level domain (of the public DNS, or one that private networks use), with a dot in front or without: most clients read both as the end of a name. reach takes no Service of such a name into a list (`noProxyFrom`), and does without it. The proxy's address is known if the proxy is named by its address.",
         wrong: "no_proxy=0.0.0.0/0,.com",
         right: "no_proxy=10.0.0.0/8,.corp.example,corp.example",
     },

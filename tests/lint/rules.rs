@@ -235,10 +235,16 @@ fn cases() -> Vec<Case> {
                 list(".com"),
                 list("local"),
                 list(".de"),
+                list("de"),
+                list("*.shop"),
+                list("xn--p1ai"),
                 pod(&[("http_proxy", "http://10.1.2.3:3128".into()), ("no_proxy", "10.0.0.0/8".into())]),
             ],
             vec![
                 list("10.0.0.0/8,db,.svc"),
+                // What reach writes for Services of these names.
+                list(".db,db,.ui,ui,.web,web"),
+                list("xn--p1ai.example"),
                 pod(&[("http_proxy", "http://10.1.2.3:3128".into()), ("no_proxy", "10.2.0.0/16".into())]),
             ],
         ),
@@ -271,6 +277,12 @@ fn cases() -> Vec<Case> {
         (Id::I4, lists(&["corp.example"]), lists(&[".corp.example,corp.example", "localhost"])),
         (Id::I5, vec![list(&long)], lists(&["10.0.0.1"])),
     ]
+}
+
+/// The objects of the cases that `--fix` does something about.
+pub fn fixable() -> Vec<Value> {
+    let objects = cases().into_iter().flat_map(|(_, fires, silent)| fires.into_iter().chain(silent));
+    objects.filter(|object| findings(object).iter().any(|finding| finding.is_fixable)).collect()
 }
 
 #[test]
