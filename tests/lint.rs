@@ -504,6 +504,38 @@ fn a_fix_leaves_no_more_findings_than_there_were() {
 }
 
 #[test]
+fn a_list_is_not_united_with_one_that_refers_to_it() {
+    for (env, why) in [
+        // The union would have itself in it.
+        (
+            "{name: no_proxy, value: a b}, {name: NO_PROXY, value: $(no_proxy)}",
+            "$(no_proxy) in no_proxy of Pod/p, container c refers to a spelling of it: write the list itself in its place",
+        ),
+        (
+            "{name: no_proxy, value: a b}, {name: NO_PROXY, value: '$(no_proxy),c'}",
+            "$(no_proxy) in no_proxy of Pod/p",
+        ),
+        ("{name: no_proxy, value: 'a b,$(NO_PROXY)'}", "$(NO_PROXY) in no_proxy of Pod/p"),
+        // Only the text of the reference in the first one.
+        (
+            "{name: no_proxy, value: a b}, {name: X, value: c}, {name: NO_PROXY, value: $(X)}",
+            "$(X) in no_proxy of Pod/p, container c does not stand in front of every spelling of it: write it in front of them",
+        ),
+    ] {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{containers: [{{name: c, env: [{env}]}}]}}\n"
+        );
+        let run = pipe(&["lint", "-f", "-", "--fix"], &text);
+        assert_eq!(run.stdout, text);
+        assert!(run.stderr.starts_with(&format!("not fixed: standard input: {why}")), "{run:?}");
+        assert!(!run.stderr.contains("writes the union"), "{run:?}");
+    }
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, env: [{name: X, value: c}, {name: no_proxy, value: a b}, {name: NO_PROXY, value: $(X)}]}]}\n";
+    let run = pipe(&["lint", "-f", "-", "--fix"], text);
+    assert_eq!(run.stdout.matches(",$(X)").count(), 2, "what is the same in both is united: {run:?}");
+}
+
+#[test]
 fn what_stands_behind_an_alias_is_not_rewritten_but_named() {
     let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: a\n    env: &env\n    - {name: no_proxy, value: a b}\n  - name: b\n    env: *env\n";
     let run = pipe(&["lint", "-f", "-", "--fix"], text);

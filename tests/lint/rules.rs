@@ -98,6 +98,9 @@ fn cases() -> Vec<Case> {
             Id::E3,
             vec![
                 pod(&[("no_proxy", "a".into()), ("NO_PROXY", "b".into())]),
+                pod(&[("NO_PROXY", "$(no_proxy)".into()), ("no_proxy", "a".into())]),
+                pod(&[("no_proxy", "a".into()), ("NO_PROXY", "$$(no_proxy)".into())]),
+                pod(&[("no_proxy", "a".into()), ("NO_PROXY", "$(no_proxy),b".into())]),
                 pod(&[("HTTP_PROXY", PROXY.into())]),
                 pod(&[("Http_Proxy", PROXY.into())]),
                 pod(&[("http_proxy", "".into()), ("HTTP_PROXY", "".into())]),
@@ -113,6 +116,20 @@ fn cases() -> Vec<Case> {
             ],
             vec![
                 pod(&[("no_proxy", "a,b".into()), ("NO_PROXY", "B,a".into())]),
+                // As the kubelet expands them.
+                pod(&[("no_proxy", "a,b".into()), ("NO_PROXY", "$(no_proxy)".into())]),
+                pod(&[
+                    ("NO_PROXY", "a".into()),
+                    ("X", "$(NO_PROXY),b".into()),
+                    ("no_proxy", "$(X),a".into()),
+                    ("NO_PROXY", "a,b".into()),
+                ]),
+                pod(&[("HTTPS_PROXY", PROXY.into()), ("https_proxy", "$(HTTPS_PROXY)".into())]),
+                preset(
+                    "ClusterPodPreset",
+                    json!({"letterCase": "AsWritten", "env": [
+                        {"name": "no_proxy", "value": "web"}, {"name": "NO_PROXY", "value": "$(no_proxy)"}]}),
+                ),
                 proxy(PROXY),
                 preset("ClusterPodPreset", json!({"env": [{"name": "HTTP_PROXY", "value": PROXY}]})),
                 pod(&[

@@ -79,6 +79,19 @@ fn change<'s>(subject: &'s Subject, file: &str, refusals: &mut Vec<String>) -> O
     let has = |name: &str| found.iter().any(|(_, variable)| variable.name == name);
     let is_alone = subject.scope != Scope::Preset && !subject.is_open;
     let missing = ["no_proxy", "NO_PROXY"].into_iter().find(|name| is_alone && !has(name));
+    // In the other spelling it would be another value, or the text itself.
+    if let Some(name) = subject.divides(ProxyVariable::No, missing.is_some()) {
+        let (why, write) = if ProxyVariable::of(&name) == Some(ProxyVariable::No) {
+            ("refers to a spelling of it", "the list itself in its place")
+        } else {
+            ("does not stand in front of every spelling of it", "it in front of them")
+        };
+        refusals.push(format!(
+            "not fixed: {file}: $({name}) in no_proxy{} {why}: write {write}",
+            of(&subject.name)
+        ));
+        return None;
+    }
     Some(Change { value, literal, missing })
 }
 
