@@ -47,7 +47,10 @@ pub enum Scope {
     /// A preset: reach reads it.
     Preset,
     /// A container: its processes read it.
-    Container,
+    Container {
+        /// The kubelet adds addresses of the Services of its namespace (`enableServiceLinks`).
+        has_service_links: bool,
+    },
     /// A file of variables, of a host most of the time.
     File,
 }

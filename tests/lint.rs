@@ -257,6 +257,11 @@ fn the_wrong_example_of_each_rule_is_found_and_the_right_one_is_not() {
     }
 }
 
+#[test]
+fn a_file_of_a_host_knows_no_variables_of_services() {
+    assert!(ids("no_proxy=$(KUBERNETES_SERVICE_HOST)").contains("W11"));
+}
+
 /// The rules that an example breaks: lines of a file of variables, or the fields or variables of a container.
 fn ids(example: &str) -> BTreeSet<String> {
     let run = if example.starts_with("- ") || example.starts_with("command:") {

@@ -34,6 +34,13 @@ fn list(value: &str) -> Value {
     pod(&[("no_proxy", value.into()), ("NO_PROXY", value.into())])
 }
 
+/// The same in a pod that gets no variables of Services.
+fn without_links(value: &str) -> Value {
+    let mut pod = list(value);
+    pod["spec"]["enableServiceLinks"] = false.into();
+    pod
+}
+
 /// A proxy in both spellings, with a variable in front.
 fn proxy(value: &str) -> Value {
     let secret = json!({"secretKeyRef": {"name": "s", "key": "k"}});
@@ -273,10 +280,24 @@ fn cases() -> Vec<Case> {
         ),
         (
             Id::W11,
-            vec![list("$(EXTRA)"), pod(&[("no_proxy", "$(EXTRA)".into()), ("EXTRA", "web".into())])],
+            vec![
+                list("$(EXTRA)"),
+                list("$(DB_HOST)"),
+                list("$(db_SERVICE_HOST)"),
+                list("$(KUBERNETES_SERVICE_NAME)"),
+                without_links("$(DB_SERVICE_HOST)"),
+                without_links("$(DB_PORT_5432_TCP_ADDR)"),
+                pod(&[("no_proxy", "$(EXTRA)".into()), ("EXTRA", "web".into())]),
+            ],
             vec![
                 pod(&[("EXTRA", "web".into()), ("no_proxy", "$(EXTRA)".into())]),
                 list("$$(EXTRA)"),
+                // What the kubelet knows from Services.
+                list(
+                    "$(KUBERNETES_SERVICE_HOST),$(KUBERNETES_SERVICE_PORT_HTTPS),$(KUBERNETES_PORT_443_TCP_ADDR)",
+                ),
+                list("$(DB_SERVICE_HOST),$(MY_DB_1_SERVICE_PORT),$(DB_PORT_5432_TCP_ADDR)"),
+                without_links("$(KUBERNETES_SERVICE_HOST),$(KUBERNETES_SERVICE_PORT)"),
                 preset("ClusterPodPreset", json!({"env": [{"name": "no_proxy", "value": "$(EXTRA)"}]})),
             ],
         ),
