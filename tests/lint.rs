@@ -541,6 +541,75 @@ fn a_list_is_not_united_with_one_that_refers_to_it() {
 }
 
 #[test]
+fn what_a_shell_replaces_is_neither_reported_nor_rewritten() {
+    let proxies = "export PROXY=http://proxy.corp.example:3128\nexport http_proxy=\"$PROXY\"\nexport HTTP_PROXY=$http_proxy\n\
+        export https_proxy=\"${HTTPS:-$PROXY}\"\nexport HTTPS_PROXY=\"$https_proxy\"\n";
+    let lists = "export no_proxy=\"$SITE_NO_PROXY,.corp.example\"\nexport NO_PROXY=\"$no_proxy\"\n";
+    let text = format!("{proxies}{lists}");
+    let run = pipe(&["lint", "--env", "-", "--fix"], &text);
+    assert_eq!(run.stdout, text);
+    let said: Vec<&str> = run.stderr.lines().filter(|line| !line.starts_with("  ")).collect();
+    assert_eq!(
+        said,
+        [
+            "not fixed: standard input, line 6: no_proxy has what a shell replaces ($ or `), and would lose it: \
+             write the entries themselves, or rewrite it by hand",
+            // Of what is written there.
+            "standard input:6:17: warning W3 no_proxy",
+            "0 errors, 1 warning, 0 notes in 1 set of variables; --fix helps with 1; reach lint --explain W3 says more",
+        ]
+    );
+    for list in
+        ["$A,b\nexport NO_PROXY=b", "b\nexport NO_PROXY=${B}", "`cat list`\nexport NO_PROXY=$(cat list)"]
+    {
+        let found = ids(&format!("export no_proxy={list}"));
+        assert!(["E3", "E4", "W11"].iter().all(|id| !found.contains(*id)), "{list}: {found:?}");
+    }
+    // What is wrong without the shell, and what nobody replaces.
+    for (text, id) in [
+        ("export no_proxy=\"$A\"", "E3"),
+        ("export no_proxy=\"$A,10.96.*\"", "E4"),
+        ("export http_proxy=\"http://proxy.$DOMAIN:http\"", "E7"),
+        ("P=s3cret\nexport http_proxy=\"http://me:$P@proxy:3128\"", "E8"),
+        ("no_proxy=$A", "E4"),
+        ("no_proxy=a\nNO_PROXY=$no_proxy", "E3"),
+        ("http_proxy=$PROXY", "E7"),
+        ("no_proxy=$(A)", "W11"),
+        ("export no_proxy='$A'", "E4"),
+    ] {
+        let found = ids(text);
+        assert!(found.contains(id), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_line_of_a_shell_with_more_than_one_command_is_not_rewritten() {
+    for (text, why) in [
+        ("no_proxy=.corp.example; export no_proxy\n", "no_proxy has a ; outside of quotes"),
+        ("no_proxy=a b;c\n", "no_proxy has a ; outside of quotes"),
+        ("export no_proxy=a NO_PROXY=a\n", "no_proxy has white space outside of quotes"),
+        ("no_proxy=\"a b\"\nNO_PROXY=\"$no_proxy\"\n", "NO_PROXY has what a shell replaces"),
+    ] {
+        let run = pipe(&["lint", "--env", "-", "--fix"], text);
+        assert_eq!(run.stdout, text);
+        assert!(
+            run.stderr.contains(why) && run.stderr.starts_with("not fixed: standard input, line "),
+            "{run:?}"
+        );
+    }
+    // The shell ends the list there.
+    let found = ids("no_proxy=.a.b,a.b; export no_proxy");
+    assert_eq!(found, BTreeSet::from(["E3".to_owned()]));
+    assert!(ids("no_proxy=.a.b,a.b; no").contains("E2"));
+    // Escaped, or in quotes, they are text.
+    let run = pipe(&["lint", "--env", "-", "--fix"], "no_proxy=\"a b,\\$c\"\nNO_PROXY='a b,$c'\n");
+    assert!(
+        run.stdout.starts_with("no_proxy=\".a,") && run.stdout.contains("\\$c\"\nNO_PROXY='.a,"),
+        "{run:?}"
+    );
+}
+
+#[test]
 fn what_stands_behind_an_alias_is_not_rewritten_but_named() {
     let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: a\n    env: &env\n    - {name: no_proxy, value: a b}\n  - name: b\n    env: *env\n";
     let run = pipe(&["lint", "-f", "-", "--fix"], text);

@@ -247,7 +247,7 @@ pub static RULES: [Rule; 24] = [
         title: "Reference that nothing expands",
         is_fixable: false,
         in_presets: "not looked at: other presets may define it",
-        explanation: "The kubelet replaces $(NAME) by a variable that stands before it in the same container, or by one that it has of a Service: KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT and KUBERNETES_PORT always, those of other Services (DB_SERVICE_HOST) unless enableServiceLinks is false. If there is none, it leaves the reference as it is. Files of variables know no references. With envFrom the variable may come from there, and nothing is said.",
+        explanation: "The kubelet replaces $(NAME) by a variable that stands before it in the same container, or by one that it has of a Service: KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT and KUBERNETES_PORT always, those of other Services (DB_SERVICE_HOST) unless enableServiceLinks is false. If there is none, it leaves the reference as it is. Files of variables know no references; in a line with `export` a dollar sign is a shell's, and nothing is said. With envFrom the variable may come from there, and nothing is said.",
         wrong: "no_proxy=$(EXTRA),web",
         right: "no_proxy=web",
     },

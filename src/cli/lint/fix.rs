@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::route::env_file::{self, Assignment};
 use super::super::{Failure, complain, print, write_whole};
 use super::report::Report;
+use super::shell;
 use super::source::{self, Kind, Source};
 use crate::inject::preset::ProxyVariable;
 use crate::lint::{Scope, Subject, Variable, mask, objects, portable};
@@ -169,10 +170,18 @@ fn document(
 fn variables(source: &Source, fixed: &mut Fixed) -> String {
     let text = &source.file.text;
     let (assignments, _) = env_file::assignments(text);
-    let subject = source::subject(&assignments);
+    let subject = source::subject(&assignments, &shell::words(text, &assignments));
     let Some(change) = change(&subject, &source.file.name, &mut fixed.refusals) else {
         return text.clone();
     };
+    for (index, variable) in &change.literal {
+        let assignment = &assignments[*index];
+        if let Some(why) = shell::refusal(text, assignment) {
+            let (file, line, name) = (&source.file.name, assignment.line, &variable.name);
+            fixed.refusals.push(format!("not fixed: {file}, line {line}: {name} {why}"));
+            return text.clone();
+        }
+    }
     let mut edits: Vec<(std::ops::Range<usize>, String)> = Vec::new();
     let mut variables = Vec::new();
     for (index, variable) in &change.literal {
