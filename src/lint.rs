@@ -29,6 +29,9 @@ pub use facts::Facts;
 pub use list::portable;
 pub use rules::{Id, RULES, Rule};
 
+/// Most bytes that references of one subject are replaced by: a few variables that refer to each other twice would have no end.
+const MOST_EXPANDED: usize = 1024 * 1024;
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -185,11 +188,16 @@ impl Subject {
     /// elsewhere. A file knows no such references.
     fn expanded(&self) -> Vec<Option<String>> {
         let mut known: HashMap<&str, Option<String>> = HashMap::new();
+        let mut room = MOST_EXPANDED;
         let mut values = Vec::new();
         for variable in &self.variables {
             let value = variable.value.as_deref().map(|value| match self.scope {
                 Scope::File => value.to_owned(),
-                _ => expansion::expand(value, |name| known.get(name)?.as_deref()),
+                _ => expansion::expand(value, |name| {
+                    let value = known.get(name)?.as_deref()?;
+                    room = room.checked_sub(value.len())?;
+                    Some(value)
+                }),
             });
             known.insert(&variable.name, value.clone());
             values.push(value);
@@ -211,11 +219,16 @@ impl Subject {
             |place: usize, name: &str| self.variables[..place].iter().rposition(|v| v.name == name);
         let ends = extra.then_some(self.variables.len());
         names.find(|name| {
+            if ProxyVariable::of(name) == Some(proxy) {
+                return true;
+            }
             // reach puts what a preset refers to in front of all that refer to it.
+            if self.scope == Scope::Preset {
+                return false;
+            }
             let mut found = places.iter().copied().chain(ends).map(|place| in_front(place, name));
             let first = found.next();
-            ProxyVariable::of(name) == Some(proxy)
-                || (self.scope != Scope::Preset && found.any(|other| Some(other) != first))
+            found.any(|other| Some(other) != first)
         })
     }
 

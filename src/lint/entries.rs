@@ -97,10 +97,7 @@ fn name(findings: &mut Findings<'_>, list: &List<'_>, item: &Item<'_>, name: &Na
         }
     }
     // Told once: the pair `.x,x` is one thing, which the portable form has of either.
-    let is_same =
-        |other: &&Item<'_>| matches!(&other.entry, Entry::Name(Name { text: other, .. }) if **other == *text);
-    let is_first = || list.items.iter().find(is_same).is_some_and(|first| first.range == item.range);
-    if !text.contains('.') && is_top_level(text) && is_first() {
+    if is_top_level(text) && list.is_first(text, item) {
         let finding = Finding::new(
             Id::W8,
             list.variable,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::probe::{self, PROXY, names, verb};
 use super::rules::Id;
-use super::{Finding, Findings, Scope, Severity, Variable, portable};
+use super::{Finding, Findings, Scope, Severity, Subject, Variable, portable};
 use crate::clients::{Client, Environment, Route, Target};
 use crate::inject::preset::ProxyVariable;
 use crate::no_proxy;
@@ -30,8 +30,7 @@ pub(super) fn check(findings: &mut Findings<'_>) {
                 (Some(lower), Some(upper)) => {
                     let value = |(index, _): (usize, &Variable)| values[index].as_deref();
                     if let (Some(a), Some(b)) = (value(lower), value(upper)) {
-                        let is_divided = subject.divides(proxy, false).is_some();
-                        findings.found.extend(differing(proxy, (lower, a), (upper, b), is_divided));
+                        findings.found.extend(differing(subject, proxy, (lower, a), (upper, b)));
                     }
                 }
                 (Some(only), None) | (None, Some(only)) if !subject.is_open => {
@@ -101,10 +100,10 @@ type Expanded<'v> = ((usize, &'v Variable), &'v str);
 
 /// Two values.
 fn differing(
+    subject: &Subject,
     proxy: ProxyVariable,
     (lower, a): Expanded<'_>,
     (upper, b): Expanded<'_>,
-    is_divided: bool,
 ) -> Option<Finding> {
     let is_list = proxy == ProxyVariable::No;
     if a == b || (is_list && set(a) == set(b)) {
@@ -122,8 +121,9 @@ fn differing(
         )
     };
     // * alone has no union with another list.
+    let is_divided = is_list && subject.divides(proxy, false).is_some();
     let is_fixable = is_list && !is_divided && portable(&[a, b]) != "*";
-    let advice = match (is_fixable, is_list && is_divided) {
+    let advice = match (is_fixable, is_divided) {
         (true, _) => "one value for both; --fix writes the union",
         (_, true) => "one value for both; --fix writes no union because of what they refer to with $(NAME)",
         _ => "one value for both",

@@ -341,6 +341,16 @@ fn every_rule_fires_where_it_should_and_nowhere_else() {
 }
 
 #[test]
+fn variables_that_double_have_an_end() {
+    let names: Vec<String> = (0..60).map(|number| format!("X{number}")).collect();
+    let doubled: Vec<String> = (0..60).map(|number| format!("$(X{number})$(X{number})")).collect();
+    let mut env = vec![("X0", Value::from("web"))];
+    env.extend(names[1..].iter().zip(&doubled).map(|(name, value)| (&**name, value.as_str().into())));
+    env.extend([("no_proxy", "$(X59)".into()), ("NO_PROXY", "$(X59)".into())]);
+    assert!(!ids(&pod(&env)).contains(&Id::E3));
+}
+
+#[test]
 fn each_finding_says_what_is_wrong_and_what_to_write() {
     for (_, fires, silent) in cases() {
         for finding in fires.iter().chain(&silent).flat_map(findings) {

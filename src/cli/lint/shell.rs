@@ -7,6 +7,9 @@ use super::super::route::env_file::Assignment;
 use crate::inject::preset::ProxyVariable;
 use crate::lint::{Finding, Id, Subject};
 
+/// Longest value in which variables are replaced, in bytes: a few that have each other twice would have no end.
+const LONGEST: usize = 16 * 1024;
+
 /// A value as its reader has it, as far as the file shows.
 #[derive(Clone, Debug, Default)]
 pub struct Word {
@@ -77,9 +80,13 @@ fn word(variable: &str, parts: &[Part<'_>], known: &HashMap<&str, Word>) -> Word
                     of if is_list => of == Some(ProxyVariable::No),
                     of => of.is_some() || [&word.value, value].iter().any(|text| text.contains("://")),
                 };
-                if let Some(value) = known.get(name).filter(|known| is_simple && is_shown(&known.value)) {
+                if let Some(value) = known.get(name).filter(|known| {
+                    is_simple && is_shown(&known.value) && word.value.len() + known.value.len() <= LONGEST
+                }) {
                     word.value.push_str(&value.value);
-                    word.unknown.extend(value.unknown.iter().cloned());
+                    let new = value.unknown.iter().filter(|one| !word.unknown.contains(one)).cloned();
+                    let new: Vec<_> = new.collect();
+                    word.unknown.extend(new);
                     continue;
                 }
                 // What is in there may be anything, commas and passwords too.
@@ -90,7 +97,10 @@ fn word(variable: &str, parts: &[Part<'_>], known: &HashMap<&str, Word>) -> Word
                 };
                 let reference = format!("$({name})");
                 word.value.push_str(&reference);
-                word.unknown.push((reference, shown));
+                let one = (reference, shown);
+                if !word.unknown.contains(&one) {
+                    word.unknown.push(one);
+                }
             }
         }
     }
@@ -254,6 +264,14 @@ mod tests {
         ] {
             assert_eq!(read(text).1.last().expect("a word").value, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn values_that_double_with_each_line_have_an_end() {
+        let text = "export http_proxy=http://$A\n".to_owned()
+            + &"export http_proxy=$http_proxy$http_proxy\n".repeat(60);
+        let (_, words) = read(&text);
+        assert!(words.iter().all(|word| word.value.len() < 2 * LONGEST && word.unknown.len() <= 2));
     }
 
     #[test]
