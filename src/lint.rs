@@ -4,12 +4,14 @@
 //! Pure: [`check`] looks at the variables of one preset, container or file. Where clients differ, their models
 //! ([`crate::clients`]) say how, so that a message cannot claim what a model does not do.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
 use serde::Serialize;
 
 use crate::clients::Client;
+use crate::expansion;
 use crate::inject::preset::ProxyVariable;
 
 mod entries;
@@ -26,6 +28,9 @@ mod urls;
 pub use facts::Facts;
 pub use list::portable;
 pub use rules::{Id, RULES, Rule};
+
+/// Most bytes that references of one subject are replaced by: a few variables that refer to each other twice would have no end.
+const MOST_EXPANDED: usize = 1024 * 1024;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -45,7 +50,10 @@ pub enum Scope {
     /// A preset: reach reads it.
     Preset,
     /// A container: its processes read it.
-    Container,
+    Container {
+        /// The kubelet adds addresses of the Services of its namespace (`enableServiceLinks`).
+        has_service_links: bool,
+    },
     /// A file of variables, of a host most of the time.
     File,
 }
@@ -173,6 +181,54 @@ impl Subject {
     pub fn effective(&self) -> impl Iterator<Item = (usize, &Variable)> {
         self.variables.iter().enumerate().filter(|(index, variable)| {
             self.variables[index + 1..].iter().all(|later| later.name != variable.name)
+        })
+    }
+
+    /// The values as processes see them, with what stands in front in the place of `$(NAME)`; `None` for what comes from
+    /// elsewhere. A file knows no such references.
+    fn expanded(&self) -> Vec<Option<String>> {
+        let mut known: HashMap<&str, Option<String>> = HashMap::new();
+        let mut room = MOST_EXPANDED;
+        let mut values = Vec::new();
+        for variable in &self.variables {
+            let value = variable.value.as_deref().map(|value| match self.scope {
+                Scope::File => value.to_owned(),
+                _ => expansion::expand(value, |name| {
+                    let value = known.get(name)?.as_deref()?;
+                    room = room.checked_sub(value.len())?;
+                    Some(value)
+                }),
+            });
+            known.insert(&variable.name, value.clone());
+            values.push(value);
+        }
+        values
+    }
+
+    /// A reference because of which one value would not be the same in both spellings of a proxy variable: to one of
+    /// these, or to what does not stand in front of both. `extra` is for a spelling that is added behind all variables.
+    #[must_use]
+    pub fn divides(&self, proxy: ProxyVariable, extra: bool) -> Option<String> {
+        if self.scope == Scope::File {
+            return None;
+        }
+        let places: Vec<usize> = self.spellings(proxy).map(|(index, _)| index).collect();
+        let values = places.iter().filter_map(|index| self.variables[*index].value.as_deref());
+        let mut names = values.flat_map(expansion::references);
+        let in_front =
+            |place: usize, name: &str| self.variables[..place].iter().rposition(|v| v.name == name);
+        let ends = extra.then_some(self.variables.len());
+        names.find(|name| {
+            if ProxyVariable::of(name) == Some(proxy) {
+                return true;
+            }
+            // reach puts what a preset refers to in front of all that refer to it.
+            if self.scope == Scope::Preset {
+                return false;
+            }
+            let mut found = places.iter().copied().chain(ends).map(|place| in_front(place, name));
+            let first = found.next();
+            found.any(|other| Some(other) != first)
         })
     }
 

@@ -257,6 +257,11 @@ fn the_wrong_example_of_each_rule_is_found_and_the_right_one_is_not() {
     }
 }
 
+#[test]
+fn a_file_of_a_host_knows_no_variables_of_services() {
+    assert!(ids("no_proxy=$(KUBERNETES_SERVICE_HOST)").contains("W11"));
+}
+
 /// The rules that an example breaks: lines of a file of variables, or the fields or variables of a container.
 fn ids(example: &str) -> BTreeSet<String> {
     let run = if example.starts_with("- ") || example.starts_with("command:") {
@@ -463,6 +468,143 @@ fn everything_and_a_list_are_not_united() {
     assert!(run.stderr.starts_with("not fixed: standard input: one spelling of no_proxy is *"), "{run:?}");
     assert!(
         run.stderr.contains("no_proxy and NO_PROXY differ") && !run.stderr.contains("writes the union"),
+        "{run:?}"
+    );
+}
+
+/// How many findings there are: all, warnings and errors, errors, and warnings and errors that no fix helps with.
+fn counts(arguments: &[&str], input: &str) -> [usize; 4] {
+    let run = pipe(&[&["lint", "-o", "json"], arguments].concat(), input);
+    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let findings = report["findings"].as_array().expect("findings");
+    let count = |is: &dyn Fn(&Value) -> bool| findings.iter().filter(|finding| is(finding)).count();
+    let is_note = |finding: &Value| finding["severity"] == "info";
+    [
+        findings.len(),
+        count(&|finding| !is_note(finding)),
+        count(&|finding| finding["severity"] == "error"),
+        count(&|finding| !is_note(finding) && finding["fixable"] == false),
+    ]
+}
+
+#[test]
+fn a_fix_leaves_no_more_findings_than_there_were() {
+    let objects = cases::fixable().into_iter().map(|object| ("-f", object.to_string()));
+    let files = RULES.iter().filter(|rule| rule.is_fixable).map(|rule| ("--env", rule.wrong.to_owned()));
+    let pairs = ["db", ".db", "de", ".de", "*.app", "web db"].into_iter().flat_map(|list| {
+        let file = format!("no_proxy=\"{list}\"\n");
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": {"containers": [{"name": "c", "env": [{"name": "no_proxy", "value": list}]}]}});
+        [("--env", file), ("-f", pod.to_string())]
+    });
+    let mut fixed = 0;
+    for (option, before) in objects.chain(files).chain(pairs) {
+        let after = pipe(&["lint", option, "-", "--fix"], &before).stdout;
+        fixed += usize::from(after != before);
+        let [before_all, after_all] = [&before, &after].map(|text| counts(&[option, "-"], text));
+        let is_worse = before_all.iter().zip(after_all).any(|(before, after)| after > *before);
+        assert!(!is_worse, "{before:.300}\n{after:.300}\n{before_all:?} -> {after_all:?}");
+    }
+    assert!(fixed > 20, "{fixed} were fixed");
+}
+
+#[test]
+fn a_list_is_not_united_with_one_that_refers_to_it() {
+    for (env, why) in [
+        // The union would have itself in it.
+        (
+            "{name: no_proxy, value: a b}, {name: NO_PROXY, value: $(no_proxy)}",
+            "$(no_proxy) in no_proxy of Pod/p, container c refers to a spelling of it: write the list itself in its place",
+        ),
+        (
+            "{name: no_proxy, value: a b}, {name: NO_PROXY, value: '$(no_proxy),c'}",
+            "$(no_proxy) in no_proxy of Pod/p",
+        ),
+        ("{name: no_proxy, value: 'a b,$(NO_PROXY)'}", "$(NO_PROXY) in no_proxy of Pod/p"),
+        // Only the text of the reference in the first one.
+        (
+            "{name: no_proxy, value: a b}, {name: X, value: c}, {name: NO_PROXY, value: $(X)}",
+            "$(X) in no_proxy of Pod/p, container c does not stand in front of every spelling of it: write it in front of them",
+        ),
+    ] {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{containers: [{{name: c, env: [{env}]}}]}}\n"
+        );
+        let run = pipe(&["lint", "-f", "-", "--fix"], &text);
+        assert_eq!(run.stdout, text);
+        assert!(run.stderr.starts_with(&format!("not fixed: standard input: {why}")), "{run:?}");
+        assert!(!run.stderr.contains("writes the union"), "{run:?}");
+    }
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, env: [{name: X, value: c}, {name: no_proxy, value: a b}, {name: NO_PROXY, value: $(X)}]}]}\n";
+    let run = pipe(&["lint", "-f", "-", "--fix"], text);
+    assert_eq!(run.stdout.matches(",$(X)").count(), 2, "what is the same in both is united: {run:?}");
+}
+
+#[test]
+fn what_a_shell_replaces_is_neither_reported_nor_rewritten() {
+    let proxies = "export PROXY=http://proxy.corp.example:3128\nexport http_proxy=\"$PROXY\"\nexport HTTP_PROXY=$http_proxy\n\
+        export https_proxy=\"${HTTPS:-$PROXY}\"\nexport HTTPS_PROXY=\"$https_proxy\"\n";
+    let lists = "export no_proxy=\"$SITE_NO_PROXY,.corp.example\"\nexport NO_PROXY=\"$no_proxy\"\n";
+    let text = format!("{proxies}{lists}");
+    let run = pipe(&["lint", "--env", "-", "--fix"], &text);
+    assert_eq!(run.stdout, text);
+    let said: Vec<&str> = run.stderr.lines().filter(|line| !line.starts_with("  ")).collect();
+    assert_eq!(
+        said,
+        [
+            "not fixed: standard input, line 6: no_proxy has what a shell replaces ($ or `), and would lose it: \
+             write the entries themselves, or rewrite it by hand",
+            // Of what is written there.
+            "standard input:6:17: warning W3 no_proxy",
+            "0 errors, 1 warning, 0 notes in 1 set of variables; --fix helps with 1; reach lint --explain W3 says more",
+        ]
+    );
+    for list in
+        ["$A,b\nexport NO_PROXY=b", "b\nexport NO_PROXY=${B}", "`cat list`\nexport NO_PROXY=$(cat list)"]
+    {
+        let found = ids(&format!("export no_proxy={list}"));
+        assert!(["E3", "E4", "W11"].iter().all(|id| !found.contains(*id)), "{list}: {found:?}");
+    }
+    // What is wrong without the shell, and what nobody replaces.
+    for (text, id) in [
+        ("export no_proxy=\"$A\"", "E3"),
+        ("export no_proxy=\"$A,10.96.*\"", "E4"),
+        ("export http_proxy=\"http://proxy.$DOMAIN:http\"", "E7"),
+        ("P=s3cret\nexport http_proxy=\"http://me:$P@proxy:3128\"", "E8"),
+        ("no_proxy=$A", "E4"),
+        ("no_proxy=a\nNO_PROXY=$no_proxy", "E3"),
+        ("http_proxy=$PROXY", "E7"),
+        ("no_proxy=$(A)", "W11"),
+        ("export no_proxy='$A'", "E4"),
+    ] {
+        let found = ids(text);
+        assert!(found.contains(id), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_line_of_a_shell_with_more_than_one_command_is_not_rewritten() {
+    for (text, why) in [
+        ("no_proxy=.corp.example; export no_proxy\n", "no_proxy has a ; outside of quotes"),
+        ("no_proxy=a b;c\n", "no_proxy has a ; outside of quotes"),
+        ("export no_proxy=a NO_PROXY=a\n", "no_proxy has white space outside of quotes"),
+        ("no_proxy=\"a b\"\nNO_PROXY=\"$no_proxy\"\n", "NO_PROXY has what a shell replaces"),
+    ] {
+        let run = pipe(&["lint", "--env", "-", "--fix"], text);
+        assert_eq!(run.stdout, text);
+        assert!(
+            run.stderr.contains(why) && run.stderr.starts_with("not fixed: standard input, line "),
+            "{run:?}"
+        );
+    }
+    // The shell ends the list there.
+    let found = ids("no_proxy=.a.b,a.b; export no_proxy");
+    assert_eq!(found, BTreeSet::from(["E3".to_owned()]));
+    assert!(ids("no_proxy=.a.b,a.b; no").contains("E2"));
+    // Escaped, or in quotes, they are text.
+    let run = pipe(&["lint", "--env", "-", "--fix"], "no_proxy=\"a b,\\$c\"\nNO_PROXY='a b,$c'\n");
+    assert!(
+        run.stdout.starts_with("no_proxy=\".a,") && run.stdout.contains("\\$c\"\nNO_PROXY='.a,"),
         "{run:?}"
     );
 }

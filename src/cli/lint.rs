@@ -11,6 +11,7 @@ mod cluster;
 mod fix;
 mod report;
 mod sarif;
+mod shell;
 mod source;
 
 use report::Report;

@@ -10,12 +10,7 @@ use super::rules::Id;
 use super::{Finding, Findings, Scope, Severity, mask, unread};
 use crate::clients::{Client, Route, Target};
 use crate::no_proxy::entry::{Entry, Name, NameForm};
-
-/// Names at the root of the DNS, and such as people put there, that stand alone in a list by mistake.
-const TOP_LEVEL: [&str; 15] = [
-    "com", "net", "org", "edu", "gov", "io", "dev", "app", "cloud", "local", "internal", "lan", "intranet",
-    "home", "corp",
-];
+use crate::presets::services::is_top_level;
 
 /// Networks with a prefix up to this length are as good as everything: two halves make a whole.
 const WIDEST: u8 = 1;
@@ -101,10 +96,8 @@ fn name(findings: &mut Findings<'_>, list: &List<'_>, item: &Item<'_>, name: &Na
             findings.add(finding);
         }
     }
-    let is_single = !text.contains('.');
-    // Of two letters: a country. A Service may have such a name, but nothing is below a Service.
-    let is_top = TOP_LEVEL.contains(&text) || (text.len() == 2 && name.form != NameForm::Bare);
-    if is_single && is_top {
+    // Told once: the pair `.x,x` is one thing, which the portable form has of either.
+    if is_top_level(text) && list.is_first(text, item) {
         let finding = Finding::new(
             Id::W8,
             list.variable,

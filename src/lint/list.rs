@@ -34,6 +34,8 @@ pub(super) struct List<'v> {
     /// Addresses of the proxies of the same subject that are named by address.
     pub proxies: Vec<IpAddr>,
     names: HashSet<(Box<str>, bool)>,
+    /// Where each name without a dot in it is first, in any of its forms.
+    single: HashMap<Box<str>, usize>,
 }
 
 /// An entry in its place.
@@ -83,6 +85,14 @@ impl<'v> List<'v> {
                 _ => None,
             })
             .collect();
+        let mut single = HashMap::new();
+        for item in &items {
+            if let Entry::Name(Name { text, .. }) = &item.entry
+                && !text.contains('.')
+            {
+                single.entry(text.clone()).or_insert(item.range.start);
+            }
+        }
         let proxies = [ProxyVariable::Http, ProxyVariable::Https, ProxyVariable::All]
             .into_iter()
             .flat_map(|proxy| findings.subject.spellings(proxy))
@@ -90,12 +100,17 @@ impl<'v> List<'v> {
             .collect::<HashSet<IpAddr>>();
         let mut proxies: Vec<IpAddr> = proxies.into_iter().collect();
         proxies.sort_unstable();
-        Self { variable, value, items, proxies, names }
+        Self { variable, value, items, proxies, names, single }
     }
 
     /// Whether a name is there in one of its forms, without a dot at its end.
     pub fn has_name(&self, name: &str, form: NameForm) -> bool {
         self.names.contains(&(name.into(), form == NameForm::Suffix))
+    }
+
+    /// Whether a name without a dot in it is there for the first time.
+    pub fn is_first(&self, name: &str, item: &Item<'_>) -> bool {
+        self.single.get(name) == Some(&item.range.start)
     }
 
     /// The networks.

@@ -56,10 +56,13 @@ pub fn subjects(object: &Value) -> Vec<Subject> {
     }
     for workload in workloads(object) {
         for list in LISTS {
-            let containers = workload.pod["spec"][list].as_array().into_iter().flatten();
+            let spec = &workload.pod["spec"];
+            let containers = spec[list].as_array().into_iter().flatten();
+            // The API server's default is true.
+            let scope = Scope::Container { has_service_links: spec["enableServiceLinks"] != false };
             for (index, container) in containers.enumerate() {
                 let pointer = format!("{}/spec/{list}/{index}", workload.pointer);
-                subjects.push(self::container(&workload.reference, &pointer, container));
+                subjects.push(self::container(&workload.reference, &pointer, container, scope));
             }
         }
     }
@@ -87,7 +90,7 @@ fn preset(pointer: &str, object: &Value) -> Subject {
     }
 }
 
-fn container(reference: &str, pointer: &str, container: &Value) -> Subject {
+fn container(reference: &str, pointer: &str, container: &Value, scope: Scope) -> Subject {
     let words = |field: &str| {
         let words = container[field].as_array().into_iter().flatten();
         words.filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
@@ -101,7 +104,7 @@ fn container(reference: &str, pointer: &str, container: &Value) -> Subject {
     });
     Subject {
         name: format!("{reference}, container {}", container["name"].as_str().unwrap_or_default()),
-        scope: Scope::Container,
+        scope,
         is_rewritten: false,
         has_both_spellings: false,
         is_open: container["envFrom"].as_array().is_some_and(|sources| !sources.is_empty()),

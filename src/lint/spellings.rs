@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::probe::{self, PROXY, names, verb};
 use super::rules::Id;
-use super::{Finding, Findings, Scope, Severity, Variable, portable};
+use super::{Finding, Findings, Scope, Severity, Subject, Variable, portable};
 use crate::clients::{Client, Environment, Route, Target};
 use crate::inject::preset::ProxyVariable;
 use crate::no_proxy;
@@ -17,6 +17,7 @@ const ALL: [ProxyVariable; 5] =
 
 pub(super) fn check(findings: &mut Findings<'_>) {
     let subject = findings.subject;
+    let values = subject.expanded();
     for proxy in ALL {
         let found: Vec<(usize, &Variable)> = subject.spellings(proxy).collect();
         let (lower, upper) = (proxy.lower(), proxy.upper());
@@ -26,7 +27,12 @@ pub(super) fn check(findings: &mut Findings<'_>) {
                 findings.add(mixed(proxy, *index, variable));
             }
             match (get(lower), get(upper)) {
-                (Some(lower), Some(upper)) => findings.found.extend(differing(proxy, lower, upper)),
+                (Some(lower), Some(upper)) => {
+                    let value = |(index, _): (usize, &Variable)| values[index].as_deref();
+                    if let (Some(a), Some(b)) = (value(lower), value(upper)) {
+                        findings.found.extend(differing(subject, proxy, (lower, a), (upper, b)));
+                    }
+                }
                 (Some(only), None) | (None, Some(only)) if !subject.is_open => {
                     let mut finding = missing(proxy, only.0, &only.1.name);
                     // The other spelling goes into no preset: reach would write both but for its letterCase.
@@ -89,9 +95,16 @@ fn missing(proxy: ProxyVariable, index: usize, name: &str) -> Finding {
     .severity(severity)
 }
 
+/// A spelling, and its value as processes see it.
+type Expanded<'v> = ((usize, &'v Variable), &'v str);
+
 /// Two values.
-fn differing(proxy: ProxyVariable, lower: (usize, &Variable), upper: (usize, &Variable)) -> Option<Finding> {
-    let (a, b) = (lower.1.value.as_deref()?, upper.1.value.as_deref()?);
+fn differing(
+    subject: &Subject,
+    proxy: ProxyVariable,
+    (lower, a): Expanded<'_>,
+    (upper, b): Expanded<'_>,
+) -> Option<Finding> {
     let is_list = proxy == ProxyVariable::No;
     if a == b || (is_list && set(a) == set(b)) {
         return None;
@@ -108,14 +121,15 @@ fn differing(proxy: ProxyVariable, lower: (usize, &Variable), upper: (usize, &Va
         )
     };
     // * alone has no union with another list.
-    let is_fixable = is_list && portable(&[a, b]) != "*";
-    let mut finding = Finding::new(
-        Id::E3,
-        upper.0,
-        format!("{lower_name} and {upper_name} differ"),
-        format!("one value for both{}", if is_fixable { "; --fix writes the union" } else { "" }),
-    )
-    .breaking(breaks, readers);
+    let is_divided = is_list && subject.divides(proxy, false).is_some();
+    let is_fixable = is_list && !is_divided && portable(&[a, b]) != "*";
+    let advice = match (is_fixable, is_divided) {
+        (true, _) => "one value for both; --fix writes the union",
+        (_, true) => "one value for both; --fix writes no union because of what they refer to with $(NAME)",
+        _ => "one value for both",
+    };
+    let mut finding = Finding::new(Id::E3, upper.0, format!("{lower_name} and {upper_name} differ"), advice)
+        .breaking(breaks, readers);
     finding.is_fixable = is_fixable;
     Some(finding)
 }

@@ -182,7 +182,7 @@ fn credentials(findings: &mut Findings<'_>, index: usize, value: &str, userinfo:
             "everybody who reads presets or pods, and the audit log of the API server, has it",
             "the URL in a Secret, and valueFrom with a secretKeyRef instead of value; or a variable from a Secret in front, and $(PROXY_PASSWORD) in the URL",
         ),
-        Scope::Container => (
+        Scope::Container { .. } => (
             "everybody who reads pods, and the audit log of the API server, has it",
             "valueFrom with a secretKeyRef instead of value; or a variable from a Secret in front, and $(PROXY_PASSWORD) in the URL",
         ),
@@ -250,6 +250,25 @@ fn without_references(text: &str) -> String {
     left
 }
 
+/// Whether the kubelet may know it from a Service, which is as good as a variable in front: the API server's it always
+/// knows, others only with links. Which ones there are is not known here.
+fn is_of_service(name: &str, has_links: bool) -> bool {
+    let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let is_any = name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name.chars().all(is_name)
+        && (name.ends_with("_SERVICE_HOST") || is_part(name, "_SERVICE_PORT") || is_part(name, "_PORT"));
+    let is_api_server = name == "KUBERNETES_SERVICE_HOST"
+        || ["KUBERNETES_SERVICE_PORT", "KUBERNETES_PORT"]
+            .iter()
+            .any(|port| name.strip_prefix(port).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')));
+    is_api_server || (has_links && is_any)
+}
+
+/// Whether a name ends with a word, or has it and `_` in it.
+fn is_part(name: &str, word: &str) -> bool {
+    name.ends_with(word) || name.contains(&format!("{word}_"))
+}
+
 /// W11: references that nothing defines.
 pub(super) fn references(findings: &mut Findings<'_>, index: usize, value: &str) {
     let subject = findings.subject;
@@ -264,6 +283,7 @@ pub(super) fn references(findings: &mut Findings<'_>, index: usize, value: &str)
                 format!("nothing expands $({name}) in a file"),
                 "the value itself: $(NAME) is for containers only".to_owned(),
             ),
+            Scope::Container { has_service_links } if is_of_service(name, has_service_links) => continue,
             _ if subject.variables[..index].iter().any(is_known) => continue,
             _ if subject.variables.iter().any(is_known) => (
                 format!("$({name}) is defined behind its use, so it stays as it is"),

@@ -34,6 +34,13 @@ fn list(value: &str) -> Value {
     pod(&[("no_proxy", value.into()), ("NO_PROXY", value.into())])
 }
 
+/// The same in a pod that gets no variables of Services.
+fn without_links(value: &str) -> Value {
+    let mut pod = list(value);
+    pod["spec"]["enableServiceLinks"] = false.into();
+    pod
+}
+
 /// A proxy in both spellings, with a variable in front.
 fn proxy(value: &str) -> Value {
     let secret = json!({"secretKeyRef": {"name": "s", "key": "k"}});
@@ -98,6 +105,9 @@ fn cases() -> Vec<Case> {
             Id::E3,
             vec![
                 pod(&[("no_proxy", "a".into()), ("NO_PROXY", "b".into())]),
+                pod(&[("NO_PROXY", "$(no_proxy)".into()), ("no_proxy", "a".into())]),
+                pod(&[("no_proxy", "a".into()), ("NO_PROXY", "$$(no_proxy)".into())]),
+                pod(&[("no_proxy", "a".into()), ("NO_PROXY", "$(no_proxy),b".into())]),
                 pod(&[("HTTP_PROXY", PROXY.into())]),
                 pod(&[("Http_Proxy", PROXY.into())]),
                 pod(&[("http_proxy", "".into()), ("HTTP_PROXY", "".into())]),
@@ -113,6 +123,20 @@ fn cases() -> Vec<Case> {
             ],
             vec![
                 pod(&[("no_proxy", "a,b".into()), ("NO_PROXY", "B,a".into())]),
+                // As the kubelet expands them.
+                pod(&[("no_proxy", "a,b".into()), ("NO_PROXY", "$(no_proxy)".into())]),
+                pod(&[
+                    ("NO_PROXY", "a".into()),
+                    ("X", "$(NO_PROXY),b".into()),
+                    ("no_proxy", "$(X),a".into()),
+                    ("NO_PROXY", "a,b".into()),
+                ]),
+                pod(&[("HTTPS_PROXY", PROXY.into()), ("https_proxy", "$(HTTPS_PROXY)".into())]),
+                preset(
+                    "ClusterPodPreset",
+                    json!({"letterCase": "AsWritten", "env": [
+                        {"name": "no_proxy", "value": "web"}, {"name": "NO_PROXY", "value": "$(no_proxy)"}]}),
+                ),
                 proxy(PROXY),
                 preset("ClusterPodPreset", json!({"env": [{"name": "HTTP_PROXY", "value": PROXY}]})),
                 pod(&[
@@ -235,10 +259,16 @@ fn cases() -> Vec<Case> {
                 list(".com"),
                 list("local"),
                 list(".de"),
+                list("de"),
+                list("*.shop"),
+                list("xn--p1ai"),
                 pod(&[("http_proxy", "http://10.1.2.3:3128".into()), ("no_proxy", "10.0.0.0/8".into())]),
             ],
             vec![
                 list("10.0.0.0/8,db,.svc"),
+                // What reach writes for Services of these names.
+                list(".db,db,.ui,ui,.web,web"),
+                list("xn--p1ai.example"),
                 pod(&[("http_proxy", "http://10.1.2.3:3128".into()), ("no_proxy", "10.2.0.0/16".into())]),
             ],
         ),
@@ -250,10 +280,24 @@ fn cases() -> Vec<Case> {
         ),
         (
             Id::W11,
-            vec![list("$(EXTRA)"), pod(&[("no_proxy", "$(EXTRA)".into()), ("EXTRA", "web".into())])],
+            vec![
+                list("$(EXTRA)"),
+                list("$(DB_HOST)"),
+                list("$(db_SERVICE_HOST)"),
+                list("$(KUBERNETES_SERVICE_NAME)"),
+                without_links("$(DB_SERVICE_HOST)"),
+                without_links("$(DB_PORT_5432_TCP_ADDR)"),
+                pod(&[("no_proxy", "$(EXTRA)".into()), ("EXTRA", "web".into())]),
+            ],
             vec![
                 pod(&[("EXTRA", "web".into()), ("no_proxy", "$(EXTRA)".into())]),
                 list("$$(EXTRA)"),
+                // What the kubelet knows from Services.
+                list(
+                    "$(KUBERNETES_SERVICE_HOST),$(KUBERNETES_SERVICE_PORT_HTTPS),$(KUBERNETES_PORT_443_TCP_ADDR)",
+                ),
+                list("$(DB_SERVICE_HOST),$(MY_DB_1_SERVICE_PORT),$(DB_PORT_5432_TCP_ADDR)"),
+                without_links("$(KUBERNETES_SERVICE_HOST),$(KUBERNETES_SERVICE_PORT)"),
                 preset("ClusterPodPreset", json!({"env": [{"name": "no_proxy", "value": "$(EXTRA)"}]})),
             ],
         ),
@@ -273,6 +317,12 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// The objects of the cases that `--fix` does something about.
+pub fn fixable() -> Vec<Value> {
+    let objects = cases().into_iter().flat_map(|(_, fires, silent)| fires.into_iter().chain(silent));
+    objects.filter(|object| findings(object).iter().any(|finding| finding.is_fixable)).collect()
+}
+
 #[test]
 fn every_rule_fires_where_it_should_and_nowhere_else() {
     let cases = cases();
@@ -288,6 +338,16 @@ fn every_rule_fires_where_it_should_and_nowhere_else() {
             assert!(found.is_empty(), "{id} about {object}: {found:?}");
         }
     }
+}
+
+#[test]
+fn variables_that_double_have_an_end() {
+    let names: Vec<String> = (0..60).map(|number| format!("X{number}")).collect();
+    let doubled: Vec<String> = (0..60).map(|number| format!("$(X{number})$(X{number})")).collect();
+    let mut env = vec![("X0", Value::from("web"))];
+    env.extend(names[1..].iter().zip(&doubled).map(|(name, value)| (&**name, value.as_str().into())));
+    env.extend([("no_proxy", "$(X59)".into()), ("NO_PROXY", "$(X59)".into())]);
+    assert!(!ids(&pod(&env)).contains(&Id::E3));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::route::env_file::{self, Assignment};
 use super::super::{Failure, complain, print, write_whole};
 use super::report::Report;
+use super::shell;
 use super::source::{self, Kind, Source};
 use crate::inject::preset::ProxyVariable;
 use crate::lint::{Scope, Subject, Variable, mask, objects, portable};
@@ -79,6 +80,19 @@ fn change<'s>(subject: &'s Subject, file: &str, refusals: &mut Vec<String>) -> O
     let has = |name: &str| found.iter().any(|(_, variable)| variable.name == name);
     let is_alone = subject.scope != Scope::Preset && !subject.is_open;
     let missing = ["no_proxy", "NO_PROXY"].into_iter().find(|name| is_alone && !has(name));
+    // In the other spelling it would be another value, or the text itself.
+    if let Some(name) = subject.divides(ProxyVariable::No, missing.is_some()) {
+        let (why, write) = if ProxyVariable::of(&name) == Some(ProxyVariable::No) {
+            ("refers to a spelling of it", "the list itself in its place")
+        } else {
+            ("does not stand in front of every spelling of it", "it in front of them")
+        };
+        refusals.push(format!(
+            "not fixed: {file}: $({name}) in no_proxy{} {why}: write {write}",
+            of(&subject.name)
+        ));
+        return None;
+    }
     Some(Change { value, literal, missing })
 }
 
@@ -156,10 +170,18 @@ fn document(
 fn variables(source: &Source, fixed: &mut Fixed) -> String {
     let text = &source.file.text;
     let (assignments, _) = env_file::assignments(text);
-    let subject = source::subject(&assignments);
+    let subject = source::subject(&assignments, &shell::words(text, &assignments));
     let Some(change) = change(&subject, &source.file.name, &mut fixed.refusals) else {
         return text.clone();
     };
+    for (index, variable) in &change.literal {
+        let assignment = &assignments[*index];
+        if let Some(why) = shell::refusal(text, assignment) {
+            let (file, line, name) = (&source.file.name, assignment.line, &variable.name);
+            fixed.refusals.push(format!("not fixed: {file}, line {line}: {name} {why}"));
+            return text.clone();
+        }
+    }
     let mut edits: Vec<(std::ops::Range<usize>, String)> = Vec::new();
     let mut variables = Vec::new();
     for (index, variable) in &change.literal {

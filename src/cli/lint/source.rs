@@ -8,6 +8,7 @@ use super::super::inject::read_pod;
 use super::super::input::File;
 use super::super::route::env_file::{self, Assignment};
 use super::report::{Located, Report};
+use super::shell::{self, Word};
 use crate::api::{GROUP, VERSION};
 use crate::inject::workload::workloads;
 use crate::lint::{self, Facts, Finding, Role, Scope, Subject, Variable, objects};
@@ -158,19 +159,21 @@ fn variables(report: &mut Report, source: &Source, facts: &Facts) {
     let (assignments, errors) = env_file::assignments(text);
     report.errors.extend(errors.into_iter().map(|error| format!("{name}, {error}")));
     report.subjects += 1;
-    let subject = subject(&assignments);
-    for finding in lint::check(&subject, facts) {
-        let assignment = &assignments[finding.variable];
-        let place = place(text, assignment, &finding);
+    let words = shell::words(text, &assignments);
+    let subject = subject(&assignments, &words);
+    let found = lint::check(&subject, facts);
+    for finding in found.into_iter().filter_map(|finding| shell::told(finding, &subject, &words)) {
+        let index = finding.variable;
+        let place = place(text, &assignments[index], &words[index], &finding);
         report.add(located(name, None, &subject, &subject.variables[finding.variable], Some(place), finding));
     }
 }
 
 /// The variables of a file.
-pub fn subject(assignments: &[Assignment]) -> Subject {
-    let variables = assignments.iter().map(|assignment| Variable {
+pub fn subject(assignments: &[Assignment], words: &[Word]) -> Subject {
+    let variables = assignments.iter().zip(words).map(|(assignment, word)| Variable {
         name: assignment.name.clone(),
-        value: Some(assignment.value.clone()),
+        value: Some(word.value.clone()),
         pointer: String::new(),
     });
     Subject {
@@ -184,11 +187,12 @@ pub fn subject(assignments: &[Assignment]) -> Subject {
     }
 }
 
-fn place(text: &str, assignment: &Assignment, finding: &Finding) -> Place {
+fn place(text: &str, assignment: &Assignment, word: &Word, finding: &Finding) -> Place {
     let raw = &text[assignment.range.clone()];
     let quote = usize::from(raw.starts_with(['"', '\'']));
-    // Without escapes, the text is the value.
-    let is_verbatim = raw.get(quote..raw.len() - quote) == Some(&assignment.value);
+    // Without escapes and references, the text is the value, or begins with it.
+    let is_verbatim =
+        raw.get(quote..raw.len() - quote).is_some_and(|written| written.starts_with(&word.value));
     let range = finding.range.as_ref().filter(|_| is_verbatim).map_or(assignment.range.clone(), |part| {
         let start = assignment.range.start + quote;
         start + part.start..start + part.end
