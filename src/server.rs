@@ -106,9 +106,14 @@ pub struct Limits {
     /// the API server sends less than 1 KiB.
     pub header_bytes: usize,
     /// Open connections, those in a handshake included. For one more, the client that has most of them
-    /// loses one; if that is the one that comes, it is closed at once. Default 1024: an API server
+    /// loses one; if that is the one that comes, it is closed at once (but see `unused_give_way`). Default 1024: an API server
     /// opens as many as it has calls in flight, the rest is room for those who should not be here.
     pub connections: usize,
+    /// Whether, when all are open and no client has more than the one that comes would have, the connection that has asked
+    /// for nothing for longest is closed, instead of the one that comes. Default no: an API server keeps connections that it
+    /// has not used yet, and those who hold places from everywhere would take them. It is for clients that ask at once, and
+    /// would else be kept out by others that never do.
+    pub unused_give_way: bool,
     /// Time from the request to shut down until nothing new is accepted. Default 20 s: for that
     /// long, clients may still believe that this replica is an endpoint. Zero means at once.
     pub drain: Duration,
@@ -208,6 +213,7 @@ impl Default for Limits {
             max_age: Duration::from_mins(5),
             header_bytes: 16 * 1024,
             connections: 1024,
+            unused_give_way: false,
             drain: Duration::from_secs(20),
             finish: Duration::from_secs(15),
         }
@@ -332,7 +338,7 @@ impl Bound {
             if places.taken() >= limits.connections {
                 shared.metrics.shed.inc();
                 debug!(%peer, "too many connections");
-                if !places.make_room_for(peer.ip()) {
+                if !places.make_room_for(peer.ip(), limits.unused_give_way) {
                     continue;
                 }
             }

@@ -321,6 +321,73 @@ async fn the_client_with_most_connections_makes_room_for_another_one() {
 }
 
 #[tokio::test]
+async fn of_connections_from_everywhere_the_one_unused_for_longest_gives_way_where_clients_ask_at_once() {
+    let running = serve(Limits { connections: 3, unused_give_way: true, ..patient() });
+    let from = async |last| running.connect_from(Ipv4Addr::new(127, 0, 0, last)).await;
+    let (mut used, mut oldest, mut begun) = (from(2).await, from(3).await, from(4).await);
+    used.says_hello().await;
+    // Half a question is none.
+    begun.send(&HELLO[..HELLO.len() / 2]).await;
+    let mut first = from(5).await;
+    oldest.ended().await;
+    first.says_hello().await;
+    let mut second = from(6).await;
+    begun.ended().await;
+    second.says_hello().await;
+    // Now each of them has asked.
+    let mut third = TcpStream::connect(running.address).await.unwrap();
+    within(ended(&mut third)).await;
+    for client in [&mut used, &mut first, &mut second] {
+        client.says_hello().await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_from_one_client_gives_its_own_places_up_and_not_those_of_others() {
+    let running = serve(Limits { connections: 3, unused_give_way: true, ..patient() });
+    let stranger = Ipv4Addr::new(127, 0, 0, 66);
+    let mut oldest = running.connect().await;
+    let (mut older, mut newer) = (running.connect_from(stranger).await, running.connect_from(stranger).await);
+    let mut newest = running.connect_from(stranger).await;
+    older.ended().await;
+    for client in [&mut oldest, &mut newer, &mut newest] {
+        client.says_hello().await;
+    }
+}
+
+#[tokio::test]
+async fn who_asks_gets_another_place_although_those_who_never_do_have_one_each() {
+    let running = serve(Limits { connections: 5, unused_give_way: true, ..patient() });
+    let mut unused = Vec::new();
+    for last in 2..7 {
+        unused.push(running.connect_from(Ipv4Addr::new(127, 0, 0, last)).await);
+    }
+    let mut used = Vec::new();
+    for unused in unused.iter_mut().take(3) {
+        let mut client = running.connect().await;
+        unused.ended().await;
+        client.says_hello().await;
+        used.push(client);
+    }
+    // Most are its own now, and in use.
+    let mut refused = TcpStream::connect(running.address).await.unwrap();
+    within(ended(&mut refused)).await;
+}
+
+#[tokio::test]
+async fn connections_kept_for_later_are_not_lost_to_those_who_come_from_everywhere() {
+    let running = serve(Limits { connections: 2, ..patient() });
+    let (mut spare, mut other) =
+        (running.connect().await, running.connect_from(Ipv4Addr::new(127, 0, 0, 2)).await);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::new(127, 0, 0, 3), 0).into()).unwrap();
+    let mut refused = socket.connect(running.address).await.unwrap();
+    within(ended(&mut refused)).await;
+    spare.says_hello().await;
+    other.says_hello().await;
+}
+
+#[tokio::test]
 async fn bodies_are_refused_when_there_is_no_memory_for_them_and_taken_again_after() {
     let running = serve(patient());
     let part = vec![b'x'; 1024 * 1024];
