@@ -13,7 +13,7 @@ use kube::runtime::watcher::DefaultBackoff;
 
 /// Longest time between two attempts. With the 30 s of the default, a replica that was started while the API server was
 /// away would stay unready for as long after it is back.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a connection may be silent before the other end is asked whether it is still there, how long it may take to answer,
 /// and how often it is asked.
@@ -21,14 +21,28 @@ const SILENCE: Duration = Duration::from_secs(15);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const QUESTIONS: u32 = 3;
 
+/// How long an answer may be silent although the other end is there. A watch may be for 295 s: it is asked for for 290 s, and
+/// given up by kube-runtime 5 s later. That does not cover a list, nor the time until an answer begins, so that an API server
+/// that takes the request and nothing more would be waited for for ever.
+const SILENT_ANSWER: Duration = Duration::from_mins(5);
+
 /// A client for what is watched for long. A watch has nothing to send, so it would not notice for minutes that the API server at
 /// its other end has gone without a word, and presets would be old for as long. The kernel asks, and counts what it sends
-/// itself, too; kube's own client does not have it do so.
+/// itself, too; kube's own client does not have it do so. Where the kernel of the other end answers and the API server does
+/// not, [`SILENT_ANSWER`] ends it.
 ///
 /// It does not wait where an API server asks for patience (429 with `Retry-After`), and says nothing meanwhile, either: whoever
 /// asks goes on asking, and tells why.
-pub(crate) fn client(mut config: kube::Config) -> kube::Result<kube::Client> {
+pub(crate) fn client(config: kube::Config) -> kube::Result<kube::Client> {
+    client_that_waits(config, SILENT_ANSWER)
+}
+
+/// [`client`], to which an answer may be silent for this long.
+fn client_that_waits(mut config: kube::Config, silent: Duration) -> kube::Result<kube::Client> {
     config.default_retry = false;
+    config.read_timeout.get_or_insert(silent);
+    // The time in which a connection rests between two requests does not count.
+    config.reset_reader_on_write = true;
     if config.proxy_url.is_some() {
         // The other end is the proxy.
         return kube::Client::try_from(config);
@@ -44,6 +58,7 @@ pub(crate) fn client(mut config: kube::Config) -> kube::Result<kube::Client> {
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
     connector.set_write_timeout(config.write_timeout);
+    connector.set_reset_reader_on_write(config.reset_reader_on_write);
     let http: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new()).build(connector);
     let service = tower::ServiceBuilder::new()
         .layer(config.base_uri_layer())
@@ -127,6 +142,35 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("the socket has no keepalive");
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_takes_a_request_and_never_answers_is_not_waited_for_for_ever() {
+        use k8s_openapi::api::core::v1::Namespace;
+        use kube::api::{Api, ListParams, WatchParams};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let mut silent = Vec::new();
+            while let Ok((connection, _)) = listener.accept().await {
+                silent.push(connection);
+            }
+        });
+        let config = kube::Config::new(url.parse().unwrap());
+        let client = client_that_waits(config, Duration::from_millis(100)).unwrap();
+        let namespaces: Api<Namespace> = Api::all(client);
+        let asked = async {
+            assert!(namespaces.watch(&WatchParams::default(), "0").await.is_err());
+            assert!(namespaces.list(&ListParams::default()).await.is_err());
+        };
+        tokio::time::timeout(Duration::from_mins(1), asked).await.expect("it ends");
+        server.abort();
+    }
+
+    #[test]
+    fn a_watch_may_be_silent_for_as_long_as_kube_waits_for_it() {
+        assert!(SILENT_ANSWER > Duration::from_secs(290 + 5));
     }
 
     #[tokio::test]

@@ -35,7 +35,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::api_server::{Waits, explain};
+use crate::api_server::{LONGEST_WAIT, Waits, explain};
 use crate::certs::authority::pem;
 use crate::certs::managed::ATTEMPTS;
 use crate::certs::{CertResolver, Complaint, moment};
@@ -112,6 +112,9 @@ pub(crate) struct Pace {
     last: Option<Instant>,
     /// Writes that followed each other.
     streak: u32,
+    /// The last attempt that failed, until one succeeds, and how many have failed since.
+    failed: Option<Instant>,
+    failures: u32,
 }
 
 /// Watches the configuration and, with [`CaBundle::Keep`], writes the bundle; runs until it is dropped.
@@ -195,7 +198,7 @@ impl Keeper {
                     }
                     Ok(None) => {}
                     Err(_) => {
-                        self.pace.wrote(Instant::now());
+                        self.pace.failed(Instant::now());
                         self.metrics.failures.inc();
                     }
                 }
@@ -350,9 +353,12 @@ fn unite<'c>(
 impl Pace {
     /// Whether to write now.
     pub(crate) fn allows(&self, now: Instant) -> bool {
-        let doublings = self.streak.saturating_sub(PATIENCE).min(16);
-        let pause = (SHORTEST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
-        self.last.is_none_or(|last| now.saturating_duration_since(last) >= pause)
+        let is_over = |since: Option<Instant>, doublings: u32, longest: Duration| {
+            let pause = (SHORTEST_PAUSE * 2_u32.pow(doublings.min(16))).min(longest);
+            since.is_none_or(|since| now.saturating_duration_since(since) >= pause)
+        };
+        is_over(self.last, self.streak.saturating_sub(PATIENCE), LONGEST_PAUSE)
+            && is_over(self.failed, self.failures.saturating_sub(1), LONGEST_WAIT)
     }
 
     /// Takes account of a write.
@@ -360,6 +366,14 @@ impl Pace {
         let is_calm = self.last.is_none_or(|last| now.saturating_duration_since(last) >= CALM);
         self.streak = if is_calm { 1 } else { self.streak.saturating_add(1) };
         self.last = Some(now);
+        (self.failed, self.failures) = (None, 0);
+    }
+
+    /// Takes account of an attempt that failed. Nobody can be putting back what was not written, and a replica that waits to
+    /// be trusted must not go on waiting when the API server is well again.
+    pub(crate) fn failed(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        self.failed = Some(now);
     }
 }
 
@@ -516,6 +530,42 @@ mod tests {
         assert!(hour <= 16, "{hour} within an hour");
         let calm = 3660 + 660;
         assert_eq!(writes(&mut pace, calm, calm + 5), 5, "after some rest all is forgotten");
+    }
+
+    #[test]
+    fn a_write_that_fails_is_tried_again_within_seconds_however_often_it_has_failed() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        let mut now = start;
+        let mut waits = Vec::new();
+        for _ in 0..100 {
+            pace.failed(now);
+            let failed = now;
+            while !pace.allows(now) {
+                now += SECOND;
+            }
+            waits.push((now - failed).as_secs());
+        }
+        assert_eq!(waits[..6], [1, 2, 4, 5, 5, 5]);
+        assert!(waits[6..].iter().all(|wait| *wait == 5), "{waits:?}");
+        // One that succeeds is the first of its kind.
+        pace.wrote(now);
+        assert!(!pace.allows(now));
+        assert!(pace.allows(now + SECOND));
+        pace.failed(now + SECOND);
+        assert!(pace.allows(now + 2 * SECOND));
+    }
+
+    #[test]
+    fn failures_do_not_hurry_those_who_fight() {
+        let now = Instant::now();
+        let mut pace = Pace::default();
+        for _ in 0..PATIENCE + 4 {
+            pace.wrote(now);
+        }
+        pace.failed(now);
+        assert!(!pace.allows(now + 15 * SECOND));
+        assert!(pace.allows(now + 16 * SECOND));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use hyper::body::Body;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -41,7 +41,7 @@ pub use self::drain::Drain;
 use self::drain::Latch;
 use self::places::Places;
 pub use self::room::NoRoom;
-use self::room::Room;
+use self::room::{FREE, Room};
 pub use self::watch::RequestBody;
 use self::watch::{Phase, Progress, ReplyBody, Watched, watch};
 
@@ -106,9 +106,14 @@ pub struct Limits {
     /// the API server sends less than 1 KiB.
     pub header_bytes: usize,
     /// Open connections, those in a handshake included. For one more, the client that has most of them
-    /// loses one; if that is the one that comes, it is closed at once. Default 1024: an API server
+    /// loses one; if that is the one that comes, it is closed at once (but see `unused_give_way`). Default 1024: an API server
     /// opens as many as it has calls in flight, the rest is room for those who should not be here.
     pub connections: usize,
+    /// Whether, when all are open and no client has more than the one that comes would have, the connection that has asked
+    /// for nothing for longest is closed, instead of the one that comes. Default no: an API server keeps connections that it
+    /// has not used yet, and those who hold places from everywhere would take them. It is for clients that ask at once, and
+    /// would else be kept out by others that never do.
+    pub unused_give_way: bool,
     /// Time from the request to shut down until nothing new is accepted. Default 20 s: for that
     /// long, clients may still believe that this replica is an endpoint. Zero means at once.
     pub drain: Duration,
@@ -183,8 +188,10 @@ struct Connection {
     progress: Progress,
     /// From then on replies carry `Connection: close`.
     retire_at: Instant,
-    /// Bytes of [`Room`] that the body of the current request has.
+    /// Bytes of [`Room`] that the body of the current request has, or of its reply once that is made.
     held: AtomicUsize,
+    /// Bytes of [`Room`] of replies that hyper has in its buffer, until the peer takes them.
+    unflushed: AtomicUsize,
 }
 
 /// Counts a connection as open for as long as it lives, also when its task panics or is aborted.
@@ -206,6 +213,7 @@ impl Default for Limits {
             max_age: Duration::from_mins(5),
             header_bytes: 16 * 1024,
             connections: 1024,
+            unused_give_way: false,
             drain: Duration::from_secs(20),
             finish: Duration::from_secs(15),
         }
@@ -330,7 +338,7 @@ impl Bound {
             if places.taken() >= limits.connections {
                 shared.metrics.shed.inc();
                 debug!(%peer, "too many connections");
-                if !places.make_room_for(peer.ip()) {
+                if !places.make_room_for(peer.ip(), limits.unused_give_way) {
                     continue;
                 }
             }
@@ -439,8 +447,9 @@ impl Shared {
 
 impl Connection {
     fn new(shared: Arc<Shared>, peer: SocketAddr, age: Duration) -> Self {
-        let (progress, held) = (Progress::default(), AtomicUsize::default());
-        Self { shared, peer, progress, retire_at: Instant::now() + age, held }
+        let progress = Progress::default();
+        let (held, unflushed) = (AtomicUsize::default(), AtomicUsize::default());
+        Self { shared, peer, progress, retire_at: Instant::now() + age, held, unflushed }
     }
 
     /// Does the handshake, here and not in the accept loop, where one slow peer would hold up all
@@ -485,14 +494,23 @@ impl Connection {
         I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let connection = self;
-        let connection_of_handler = Arc::clone(&connection);
+        let (connection_of_handler, peer) = (Arc::clone(&connection), connection.peer);
         let handler = service_fn(move |request: Request<_>| {
             let connection = Arc::clone(&connection_of_handler);
             connection.progress.request_began();
             let request = request.map(|body| RequestBody::new(body, Arc::clone(&connection)));
             let reply = service.call(request);
             async move {
-                let mut reply = reply.await?;
+                let reply = reply.await?;
+                let mut reply = match connection.hold_reply(reply.body()) {
+                    Ok(()) => reply.map(Some),
+                    Err(error) => {
+                        debug!(%peer, %error, "reply refused");
+                        let mut refused = Response::new(None);
+                        *refused.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                        refused
+                    }
+                };
                 if connection.is_to_close() {
                     let close = HeaderValue::from_static("close");
                     reply.headers_mut().insert(CONNECTION, close);
@@ -501,7 +519,7 @@ impl Connection {
             }
         });
         let socket = Watched::new(stream, Arc::clone(&connection));
-        let (shared, peer) = (&connection.shared, connection.peer);
+        let shared = &connection.shared;
         let http = shared.http.serve_connection(TokioIo::new(socket), handler);
         match watch(http, &connection).await {
             Ok(Ok(())) => {}
@@ -520,12 +538,39 @@ impl Connection {
         Ok(())
     }
 
-    /// The body of the current request is needed no more.
-    fn release(&self) {
-        let held = self.held.swap(0, Ordering::Relaxed);
-        if held > 0 {
-            self.shared.room.give_back(self.peer.ip(), held);
+    /// The request has been answered, so that its body is no more: what that had is for the reply.
+    fn hold_reply(&self, body: &impl Body) -> Result<(), NoRoom> {
+        // Of a body whose length is not known, hyper takes no more at once than its buffer holds.
+        let bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        let needed = bytes.saturating_sub(FREE);
+        let held = self.held.load(Ordering::Relaxed);
+        if needed > held {
+            return self.hold(needed - held);
         }
+        if needed < held {
+            self.held.fetch_sub(held - needed, Ordering::Relaxed);
+            self.give_back(held - needed);
+        }
+        Ok(())
+    }
+
+    /// hyper has all of the reply in its buffer.
+    fn buffered(&self) {
+        // Nearly always there is nothing, and to find that out costs less than to put nothing in its place.
+        if self.held.load(Ordering::Relaxed) > 0 {
+            self.unflushed.fetch_add(self.held.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    /// The peer has taken all that hyper had in its buffer.
+    fn flushed(&self) {
+        if self.unflushed.load(Ordering::Relaxed) > 0 {
+            self.give_back(self.unflushed.swap(0, Ordering::Relaxed));
+        }
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.shared.room.give_back(self.peer.ip(), bytes);
     }
 
     /// Whether a reply sent now is to be the last of its connection.
@@ -536,7 +581,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.release();
+        self.buffered();
+        self.flushed();
     }
 }
 

@@ -45,6 +45,9 @@ const LONGER: Duration = Duration::from_millis(1200);
 const NAME: &str = "reach.reach.svc";
 const HELLO: &[u8] = b"GET /hello HTTP/1.1\r\nhost: reach\r\n\r\n";
 const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nhost: reach\r\n\r\n";
+const LARGE_PLEASE: &[u8] = b"GET /large HTTP/1.1\r\nhost: reach\r\n\r\n";
+/// More than sockets hold, and of what one client gets for bodies too much to have twice.
+const LARGE: usize = 11 * 1024 * 1024;
 
 struct Running {
     address: SocketAddr,
@@ -176,7 +179,7 @@ async fn a_request_is_never_cut_by_the_limits_of_the_connection() {
 async fn a_peer_that_never_reads_its_reply_is_closed() {
     let running = serve(Limits { write: SHORT, ..patient() });
     let mut client = running.connect().await;
-    client.send(b"GET /large HTTP/1.1\r\nhost: reach\r\n\r\n").await;
+    client.send(LARGE_PLEASE).await;
     running.timed_out("write").await;
     running.counts("connections_open 0").await;
 }
@@ -318,6 +321,73 @@ async fn the_client_with_most_connections_makes_room_for_another_one() {
 }
 
 #[tokio::test]
+async fn of_connections_from_everywhere_the_one_unused_for_longest_gives_way_where_clients_ask_at_once() {
+    let running = serve(Limits { connections: 3, unused_give_way: true, ..patient() });
+    let from = async |last| running.connect_from(Ipv4Addr::new(127, 0, 0, last)).await;
+    let (mut used, mut oldest, mut begun) = (from(2).await, from(3).await, from(4).await);
+    used.says_hello().await;
+    // Half a question is none.
+    begun.send(&HELLO[..HELLO.len() / 2]).await;
+    let mut first = from(5).await;
+    oldest.ended().await;
+    first.says_hello().await;
+    let mut second = from(6).await;
+    begun.ended().await;
+    second.says_hello().await;
+    // Now each of them has asked.
+    let mut third = TcpStream::connect(running.address).await.unwrap();
+    within(ended(&mut third)).await;
+    for client in [&mut used, &mut first, &mut second] {
+        client.says_hello().await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_from_one_client_gives_its_own_places_up_and_not_those_of_others() {
+    let running = serve(Limits { connections: 3, unused_give_way: true, ..patient() });
+    let stranger = Ipv4Addr::new(127, 0, 0, 66);
+    let mut oldest = running.connect().await;
+    let (mut older, mut newer) = (running.connect_from(stranger).await, running.connect_from(stranger).await);
+    let mut newest = running.connect_from(stranger).await;
+    older.ended().await;
+    for client in [&mut oldest, &mut newer, &mut newest] {
+        client.says_hello().await;
+    }
+}
+
+#[tokio::test]
+async fn who_asks_gets_another_place_although_those_who_never_do_have_one_each() {
+    let running = serve(Limits { connections: 5, unused_give_way: true, ..patient() });
+    let mut unused = Vec::new();
+    for last in 2..7 {
+        unused.push(running.connect_from(Ipv4Addr::new(127, 0, 0, last)).await);
+    }
+    let mut used = Vec::new();
+    for unused in unused.iter_mut().take(3) {
+        let mut client = running.connect().await;
+        unused.ended().await;
+        client.says_hello().await;
+        used.push(client);
+    }
+    // Most are its own now, and in use.
+    let mut refused = TcpStream::connect(running.address).await.unwrap();
+    within(ended(&mut refused)).await;
+}
+
+#[tokio::test]
+async fn connections_kept_for_later_are_not_lost_to_those_who_come_from_everywhere() {
+    let running = serve(Limits { connections: 2, ..patient() });
+    let (mut spare, mut other) =
+        (running.connect().await, running.connect_from(Ipv4Addr::new(127, 0, 0, 2)).await);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::new(127, 0, 0, 3), 0).into()).unwrap();
+    let mut refused = socket.connect(running.address).await.unwrap();
+    within(ended(&mut refused)).await;
+    spare.says_hello().await;
+    other.says_hello().await;
+}
+
+#[tokio::test]
 async fn bodies_are_refused_when_there_is_no_memory_for_them_and_taken_again_after() {
     let running = serve(patient());
     let part = vec![b'x'; 1024 * 1024];
@@ -357,6 +427,43 @@ async fn bodies_are_refused_when_there_is_no_memory_for_them_and_taken_again_aft
     let mut again = running.connect().await;
     again.send(&post_request("/echo", &part)).await;
     assert_eq!(again.reply().await.body, part);
+}
+
+#[tokio::test]
+async fn replies_that_nobody_reads_have_their_memory_counted_until_they_are_taken() {
+    let running = serve(patient());
+    let asks = async |mut client: Client| {
+        client.send(LARGE_PLEASE).await;
+        client.receive().await;
+        client
+    };
+    // It has begun to arrive, so it is made, and there it stays.
+    let mut unread = asks(running.connect().await).await;
+    let mut refused = asks(running.connect().await).await;
+    assert!(refused.reply().await.head.starts_with("HTTP/1.1 503"));
+    // Another client's are made meanwhile, and small ones always, also for who was refused.
+    let mut other = asks(running.connect_from(Ipv4Addr::new(127, 0, 0, 2)).await).await;
+    assert_eq!(other.reply().await.body.len(), LARGE);
+    refused.says_hello().await;
+    assert_eq!(unread.reply().await.body.len(), LARGE);
+    let again = async |running: &Running| {
+        while asks(running.connect().await).await.reply().await.body.len() < LARGE {}
+    };
+    within(again(&running)).await;
+    // What is not taken before the connection ends is given back, too.
+    drop(asks(running.connect().await).await);
+    within(again(&running)).await;
+}
+
+#[tokio::test]
+async fn a_reply_no_larger_than_its_request_finds_the_memory_that_the_request_had() {
+    let running = serve(patient());
+    let body = vec![b'x'; LARGE];
+    let mut client = running.connect().await;
+    for _ in 0..3 {
+        client.send(&post_request("/parrot", &body)).await;
+        assert_eq!(client.reply().await.body.len(), LARGE);
+    }
 }
 
 #[tokio::test]
@@ -574,9 +681,10 @@ fn router() -> Router {
             }),
         )
         .route("/forever", get(std::future::pending::<()>))
-        .route("/large", get(async || vec![b'x'; 32 * 1024 * 1024]))
+        .route("/large", get(async || vec![b'x'; LARGE]))
         .route("/panic", get(async || -> () { panic!("as a test") }))
         .route("/echo", post(async |body: Bytes| body))
+        .route("/parrot", post(async |body: Body| axum::body::to_bytes(body, LARGE).await.unwrap()))
         .route("/count", post(count))
         .fallback(async |_: Body| hyper::StatusCode::NOT_FOUND)
 }

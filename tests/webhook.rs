@@ -17,6 +17,7 @@ use support::http::{self, Reply, post, request};
 use support::serve::{PATH, Reach, command, patch, review_of};
 use support::{PATIENCE, eventually};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// The size above which a body is refused.
 const MAX_BODY: usize = 7 * 1024 * 1024;
@@ -621,6 +622,23 @@ fn status_and_metrics_tell_what_is_served() {
     }
     reach.signal(Signal::INT);
     assert!(reach.await_end().success(), "Ctrl-C is no failure");
+}
+
+#[test]
+fn the_admin_port_answers_although_others_hold_all_its_places() {
+    let reach = serve();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let hold = |place: u8| {
+        runtime.block_on(async {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.bind(([127, 0, 1, place], 0).into()).expect("an address of loopback");
+            socket.connect(reach.admin).await.expect("a connection")
+        })
+    };
+    let _held: Vec<_> = (1..=64).map(hold).collect();
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(reach.status(path).status, 200, "{path}");
+    }
 }
 
 #[test]

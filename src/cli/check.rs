@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use super::Failure;
 use super::input::ClusterOptions;
 
-/// What an API server waits for at most, unless the configuration says less.
+/// What an API server waits for, unless the configuration says less.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Call the webhook as an API server would, from inside the cluster
@@ -71,8 +71,9 @@ async fn check(arguments: &Arguments) -> Result<(String, Vec<String>), Failure> 
     }
     let (mut report, mut failures) = (String::new(), Vec::new());
     for webhook in &webhooks {
-        let call = timeout(PATIENCE, call(webhook));
-        match call.await.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", PATIENCE.as_secs()))) {
+        let patience = patience(webhook);
+        let call = timeout(patience, call(webhook));
+        match call.await.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", patience.as_secs()))) {
             Ok(answer) => {
                 let policy = webhook.failure_policy.as_deref().unwrap_or("Fail");
                 let _ = writeln!(report, "ok  {}: {answer} (failurePolicy {policy})", webhook.name);
@@ -81,6 +82,11 @@ async fn check(arguments: &Arguments) -> Result<(String, Vec<String>), Failure> 
         }
     }
     Ok((report, failures))
+}
+
+fn patience(webhook: &MutatingWebhook) -> Duration {
+    let said = webhook.timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    said.map_or(PATIENCE, Duration::from_secs).min(PATIENCE)
 }
 
 /// Sends a review to a webhook and says what it answered.
@@ -185,4 +191,17 @@ fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_webhook_gets_as_long_as_an_api_server_gives_it_and_10_seconds_at_most() {
+        for (said, seconds) in [(None, 10), (Some(1), 1), (Some(5), 5), (Some(30), 10)] {
+            let webhook = MutatingWebhook { timeout_seconds: said, ..MutatingWebhook::default() };
+            assert_eq!(patience(&webhook), Duration::from_secs(seconds), "{said:?}");
+        }
+    }
 }

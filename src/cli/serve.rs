@@ -214,15 +214,16 @@ async fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
 
     let limits = Limits { drain: Duration::from_secs(arguments.drain), ..Limits::default() };
     let (of_webhook, of_admin) = connections_for(open_files());
-    let connections_of = |connections: usize| Limits { connections, ..limits.clone() };
     let connections = |registry: &mut Registry, listener: &'static str| {
         ConnectionMetrics::register(registry.sub_registry_with_label(("listener".into(), listener.into())))
     };
-    let webhook = Server::new(connections_of(of_webhook), connections(&mut registry, "webhook"))
+    let of_webhook = Limits { connections: of_webhook, ..limits.clone() };
+    let webhook = Server::new(of_webhook, connections(&mut registry, "webhook"))
         .with_tls(certs::server_config(Arc::clone(&resolver), clients)?)
         .bind(arguments.listen)
         .with_context(|| "--listen")?;
-    let admin = Server::new(connections_of(of_admin), connections(&mut registry, "admin"))
+    let of_admin = admin_limits(&limits, of_admin);
+    let admin = Server::new(of_admin, connections(&mut registry, "admin"))
         .bind(arguments.admin_listen)
         .with_context(|| "--admin-listen")?;
 
@@ -446,6 +447,19 @@ const OWN_FILES: usize = 24;
 
 /// Connections to the admin port: those of a kubelet and of whoever collects metrics.
 const ADMIN_CONNECTIONS: usize = 64;
+
+/// Both ask as soon as they are connected, so that who does not may go. A kubelet closes its connection after that. Prometheus
+/// keeps it, and connects again when it was closed: after less than the usual intervals between two scrapes, so that a scrape
+/// does not come in just that moment.
+fn admin_limits(limits: &Limits, connections: usize) -> Limits {
+    Limits {
+        connections,
+        unused_give_way: true,
+        first_byte: Duration::from_secs(5),
+        idle: Duration::from_secs(3),
+        ..limits.clone()
+    }
+}
 
 /// Says where it listens and, to a person, how to try it.
 fn announce(arguments: &Arguments, webhook: &Bound, admin: &Bound, ca: Option<&str>) -> Result<(), Failure> {

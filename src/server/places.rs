@@ -1,7 +1,8 @@
 //! Who has the places of a server, and who has to go when all are taken.
 //!
 //! A flood of connections must not keep out those who are to be served. One client's flood takes places from that client:
-//! while it has more of them than another one would have, it gives one up.
+//! while it has more of them than another one would have, it gives one up. When no client has, and clients are such as ask
+//! at once ([`Limits::unused_give_way`](super::Limits::unused_give_way)), who has asked for nothing for longest goes.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,9 +18,13 @@ use super::watch::Phase;
 pub(super) struct Places {
     by_peer: HashMap<IpAddr, HashMap<Id, Place>>,
     peers: HashMap<Id, IpAddr>,
+    /// Places that were ever taken.
+    turns: u64,
 }
 
 struct Place {
+    /// The lower, the longer ago it was taken.
+    turn: u64,
     connection: Arc<Connection>,
     task: AbortHandle,
 }
@@ -33,7 +38,9 @@ impl Places {
 
     pub(super) fn take(&mut self, peer: IpAddr, connection: Arc<Connection>, task: AbortHandle) {
         self.peers.insert(task.id(), peer);
-        self.by_peer.entry(peer).or_default().insert(task.id(), Place { connection, task });
+        self.turns += 1;
+        let place = Place { turn: self.turns, connection, task };
+        self.by_peer.entry(peer).or_default().insert(place.task.id(), place);
     }
 
     pub(super) fn leave(&mut self, id: Id) {
@@ -46,15 +53,15 @@ impl Places {
         }
     }
 
-    /// Ends one connection of the client that has most, unless `peer`, with one more, would be that client. Returns whether
-    /// there is a place now.
-    pub(super) fn make_room_for(&mut self, peer: IpAddr) -> bool {
+    /// Ends one connection of the client that has most. If `peer`, with one more, would be that client, ends one that was not
+    /// used yet, where these give way. Returns whether there is a place now.
+    pub(super) fn make_room_for(&mut self, peer: IpAddr, unused_give_way: bool) -> bool {
         let own = self.by_peer.get(&peer).map_or(0, HashMap::len);
         let Some(places) = self.by_peer.values().max_by_key(|places| places.len()) else {
             return false;
         };
         if places.len() <= own + 1 {
-            return false;
+            return unused_give_way && self.end_unused(peer, own);
         }
         // What has not asked for anything has least to lose, what is being answered most.
         let loss = |(_, place): &(&Id, &Place)| match place.connection.progress.phase() {
@@ -63,6 +70,23 @@ impl Places {
             Phase::Handshake | Phase::FirstByte | Phase::Header | Phase::Close => 0,
         };
         let Some((&id, place)) = places.iter().min_by_key(loss) else { return false };
+        place.task.abort();
+        self.leave(id);
+        true
+    }
+
+    /// Ends the connection that has asked for nothing for longest: of `peer`, if most places are its own. Else a flood of its
+    /// connections would end those of others before their first request is here.
+    fn end_unused(&mut self, peer: IpAddr, own: usize) -> bool {
+        let has_most = own > self.taken() / 2;
+        let is_unused = |place: &Place| {
+            matches!(place.connection.progress.phase(), Phase::Handshake | Phase::FirstByte | Phase::Header)
+        };
+        let places = self.by_peer.iter().filter(|(client, _)| !has_most || **client == peer);
+        let unused = places.flat_map(|(_, places)| places).filter(|(_, place)| is_unused(place));
+        let Some((&id, place)) = unused.min_by_key(|(_, place)| place.turn) else {
+            return false;
+        };
         place.task.abort();
         self.leave(id);
         true

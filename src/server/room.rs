@@ -1,20 +1,22 @@
-//! Memory for bodies of requests.
+//! Memory for bodies of requests and replies.
 //!
 //! A limit for one body bounds nothing while there are a thousand connections. All bodies together get [`TOTAL`], and of
-//! that a client gets no more than it leaves: however much one client sends, there is something for the next one.
+//! that a client gets no more than it leaves: however much one client sends, or has sent to it and does not read, there is
+//! something for the next one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes of each body that are not counted. Nearly all reviews are smaller.
+/// Bytes of each body that are not counted. Nearly all reviews and replies are smaller.
 pub(super) const FREE: usize = 16 * 1024;
 
 /// Bytes of all bodies beyond that. A client that is alone gets half: a body of 7 MiB, the largest that is taken, beside
 /// those that are usual.
 const TOTAL: usize = 24 * 1024 * 1024;
 
-/// The body of a request arrives at a moment at which there is no memory for it. It may be sent again.
+/// The body of a request arrives, or a reply is made, at a moment at which there is no memory for it. The request may be sent
+/// again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no memory for the body now")]
 pub struct NoRoom;
@@ -34,7 +36,7 @@ struct Held {
 impl Room {
     pub(super) fn take(&self, peer: IpAddr, bytes: usize) -> Result<(), NoRoom> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = held.by_peer.get(&peer).copied().unwrap_or_default() + bytes;
+        let own = held.by_peer.get(&peer).copied().unwrap_or_default().saturating_add(bytes);
         if own > TOTAL - held.all {
             return Err(NoRoom);
         }

@@ -80,7 +80,8 @@ pub struct RequestBody {
 
 /// The body of a reply. Dropped by hyper once all of it is in the buffer to be sent.
 pub(super) struct ReplyBody<B> {
-    body: B,
+    /// Without one, it is empty.
+    body: Option<B>,
     connection: Arc<Connection>,
 }
 
@@ -311,6 +312,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         let flushed = Pin::new(&mut self.socket).poll_flush(cx);
         if flushed.is_ready() {
             self.connection.progress.stalled(false);
+            self.connection.flushed();
         }
         self.noted(flushed)
     }
@@ -383,7 +385,7 @@ impl Drop for RequestBody {
 // === impl ReplyBody ===
 
 impl<B> ReplyBody<B> {
-    pub(super) fn new(body: B, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(body: Option<B>, connection: Arc<Connection>) -> Self {
         Self { body, connection }
     }
 }
@@ -396,22 +398,22 @@ impl<B: Body + Unpin> Body for ReplyBody<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
 impl<B> Drop for ReplyBody<B> {
     fn drop(&mut self) {
         self.connection.progress.enter(Phase::Idle);
-        self.connection.release();
+        self.connection.buffered();
     }
 }
 
