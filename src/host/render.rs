@@ -109,15 +109,17 @@ pub fn kubeadm_file(file: &File, content: Content) -> Value {
     item
 }
 
-/// A file of a `KubeadmConfigSpec` whose content is in a Secret.
+/// A file of a `KubeadmConfigSpec` whose content is in a Secret, as text or in base64. Cluster API puts the value where
+/// `content` would be and leaves `encoding` as it is (`resolveFiles` of its bootstrap provider), so cloud-init and Ignition
+/// decode it.
 #[must_use]
-pub fn kubeadm_file_from(file: &File, secret: &str) -> Value {
-    json!({
-        "path": file.path,
-        "owner": "root:root",
-        "permissions": mode(file.mode),
-        "contentFrom": {"secret": {"name": secret, "key": file.name()}},
-    })
+pub fn kubeadm_file_from(file: &File, secret: &str, is_plain: bool) -> Value {
+    let mut item = json!({"path": file.path, "owner": "root:root", "permissions": mode(file.mode)});
+    if !is_plain {
+        item["encoding"] = "base64".into();
+    }
+    item["contentFrom"] = json!({"secret": {"name": secret, "key": file.name()}});
+    item
 }
 
 /// `files` and `preKubeadmCommands`, for people who put them into their manifests themselves.
@@ -205,7 +207,7 @@ fn mode(mode: u32) -> String {
 
 impl Content {
     /// The content of a file in base64.
-    fn base64(file: &File) -> Self {
+    pub(super) fn base64(file: &File) -> Self {
         Self { encoding: Some("base64"), text: base64_simd::STANDARD.encode_to_string(&file.content) }
     }
 }

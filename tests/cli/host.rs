@@ -361,9 +361,12 @@ spec:
     let control_plane = serde_json::to_string(&spec(&after)).unwrap();
     let secret = values(&after).pop().unwrap();
     let encoded = secret["data"]["proxy.env"].as_str().unwrap();
-    let env = String::from_utf8(base64_simd::STANDARD.decode_to_vec(encoded).unwrap()).unwrap();
+    let decoded = |text: &str| String::from_utf8(base64_simd::STANDARD.decode_to_vec(text).unwrap()).unwrap();
+    // Once as every `data`, once for Jinja.
+    let value = decoded(encoded);
+    let env = decoded(&value);
     assert!(env.contains("https_proxy='http://me:s3cret%40@proxy.corp.example:3128'\n"), "{env}");
-    assert!(!control_plane.contains(encoded));
+    assert!(!control_plane.contains(encoded) && !control_plane.contains(&value));
 }
 
 #[test]

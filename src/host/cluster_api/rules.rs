@@ -38,7 +38,7 @@ pub static RULES: [Rule; 23] = [
         name: "jinja",
         title: "cloud-init reads Jinja in a file or command about proxies",
         why: "Cluster API's user data is a Jinja template. `{{`, `{%` and `{#` in a plain file or a command are read as one, also in `${#array[@]}` of a shell; if that fails, cloud-init drops all of the user data, and no node comes up.",
-        write: "The file with `encoding: base64`, which Jinja does not touch; a command as a script in such a file.",
+        write: "The file with `encoding: base64`, which Jinja does not touch; with `contentFrom`, the base64 in the Secret; a command as a script in such a file.",
     },
     Rule {
         name: "left-to-the-cluster",
