@@ -311,22 +311,21 @@ fn apt_proxy(value: &str) -> Result<&str, Why> {
 fn dnf_proxy(value: &str) -> Result<Vec<String>, Why> {
     let (scheme, rest) = printable(value)?.split_once("://").ok_or(Why::DnfProxy)?;
     let authority = rest.trim_end_matches('/');
-    let (credentials, host) =
-        authority.rsplit_once('@').map_or((None, authority), |(who, host)| (Some(who), host));
+    let (credentials, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     if !DNF_SCHEMES.contains(&scheme) || host.is_empty() || host.contains(['/', '?', '#', ' ']) {
         return Err(Why::DnfProxy);
     }
     let mut lines = vec![format!("proxy={scheme}://{host}")];
-    if let Some(credentials) = credentials {
-        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-        for (name, text) in [("proxy_username", user), ("proxy_password", password)] {
-            let text = percent_decode_str(text).decode_utf8().map_err(|_| Why::DnfCharacter)?;
-            // Blanks at the ends are taken away, `$name` and `${name}` are variables of dnf.
-            if text.contains('$') || text.trim() != text || printable(&text).is_err() {
-                return Err(Why::DnfCharacter);
-            }
-            lines.push(format!("{name}={text}"));
+    // Empty ones too: otherwise those of another proxy that stand in the file would go to ours. dnf takes an empty user for
+    // none (libdnf, `newHandle` of Repo.cpp).
+    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+    for (name, text) in [("proxy_username", user), ("proxy_password", password)] {
+        let text = percent_decode_str(text).decode_utf8().map_err(|_| Why::DnfCharacter)?;
+        // Blanks at the ends are taken away, `$name` and `${name}` are variables of dnf.
+        if text.contains('$') || text.trim() != text || printable(&text).is_err() {
+            return Err(Why::DnfCharacter);
         }
+        lines.push(format!("{name}={text}"));
     }
     Ok(lines)
 }
