@@ -282,7 +282,11 @@ fn put() -> String {
 put() {{
   [ -e "$1" ] || (umask 022; : >"$1")
   file=$(readlink -f "$1")
-  others=$(sed '/^{MARK}$/,/^{END}$/d' "$file") || {{ say "cannot read $1"; return 0; }}
+  torn=$(torn "$file") && others=$(sed '/^{MARK}$/,/^{END}$/d' "$file") || {{ say "cannot read $1"; return 0; }}
+  if [ -n "$torn" ]; then
+    say "$1 has the first line of what reach writes without the last one ({END}), so nobody knows which lines are whose: delete those of reach; the file stays as it is"
+    return 0
+  fi
   if [ -n "$3" ] && [ -z "$(printf '%s\n' "$others" | sed -n "/^[[:blank:]]*\[$3\]/p")" ]; then
     say "$1 has no line [$3], behind which the lines of $2 belong: write it; the file stays as it is"
     return 0
@@ -293,6 +297,27 @@ put() {{
     mv "$file.reach" "$file" || say "cannot write $1, it stays as it is"
   fi
   rm -f "$file.reach"
+}}
+# torn FILE: says so if a block has no end, behind which lines of others would be taken for its own.
+torn() {{
+  sed -n '/^{MARK}$/ {{
+  x
+  /./ {{
+    p
+    q
+  }}
+  s/^/torn/
+  x
+}}
+/^{END}$/ {{
+  x
+  s/.*//
+  x
+}}
+$ {{
+  x
+  p
+}}' "$1"
 }}
 with() {{
   if [ -z "$2" ]; then

@@ -261,6 +261,38 @@ fn dnf_takes_our_proxy_whatever_others_say_and_no_password_of_theirs_goes_to_it(
 }
 
 #[test]
+fn a_block_that_has_lost_its_end_takes_no_line_of_others_with_it() {
+    let node = Node::new(&settings(), &everything()).unwrap();
+    let root = machine(&node);
+    let etc = |name: &str| root.path().join("etc").join(name);
+    let block = format!("{MARK}\nA=1\n{END}\n");
+    for (text, is_torn) in [
+        (format!("LANG=C\n{MARK}\nA=1\nMINE=1\n"), true),
+        (format!("LANG=C\n{MARK}"), true),
+        (format!("{block}LANG=C\n{MARK}\nMINE=1\n"), true),
+        (format!("{MARK}\nA=1\nMINE=1\n{block}"), true),
+        (format!("LANG=C\n{block}"), false),
+        (format!("{block}LANG=C\n{block}"), false),
+        (format!("{END}\nLANG=C\n"), false),
+    ] {
+        fs::write(etc("environment"), &text).unwrap();
+        let output = run(root.path(), script_of(&node), &["--no-restart"]);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{told}");
+        let after = fs::read_to_string(etc("environment")).unwrap();
+        if is_torn {
+            let expected =
+                format!("{} has the first line of what reach writes", etc("environment").display());
+            assert!(told.contains(&expected), "{text}: {told}");
+            assert_eq!(after, text);
+        } else {
+            assert_eq!((told.as_str(), after.contains("LANG=C\n")), ("", true), "{text}");
+            assert_eq!(after.matches(MARK).count(), 1, "{after}");
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_loses_no_line_of_others() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let node = Node::new(&settings(), &everything()).unwrap();
