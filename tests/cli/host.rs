@@ -518,6 +518,11 @@ fn what_a_class_cannot_know_is_said() {
     let unknown = class.replace("controlPlaneIpAddr", "vip");
     let told = host("patch", &unknown, &[]).stderr;
     assert!(told.contains("has no variable controlPlaneIpAddr"), "{told}");
+    let sometimes = class
+        .replace("- name: createEmptyArrays\n", "- name: createEmptyArrays\n    enabledIf: '{{ .empty }}'\n");
+    let told = host("patch", &sometimes, &[]).stderr;
+    let expected = "ClusterClass clusters/vsphere: the patch createEmptyArrays has enabledIf";
+    assert!(told.contains(expected), "{told}");
     let without: Vec<&str> = documents(&class)
         .iter()
         .filter(|document| {

@@ -308,6 +308,11 @@ impl Work<'_> {
         };
         match class::patch(&object.value, template, wanted) {
             Ok(operations) => {
+                if !wanted.node.files.is_empty() {
+                    let doubts = class::doubts(&object.value, template);
+                    let place = format!("{}, {object}", object.source);
+                    self.warnings.extend(doubts.iter().map(|doubt| format!("{place}: {doubt}")));
+                }
                 if !wanted.node.files.is_empty() && !class::knows_endpoint(&object.value) {
                     self.warnings.push(format!(
                         "{}, {object}: the class has no variable controlPlaneIpAddr, so the address of the API server is not in the list: write it, or its network, into a preset",
