@@ -5,7 +5,7 @@
 
 use pem::{EncodeConfig, LineEnding, Pem};
 
-use super::targets::{END, MARK, Target, Unit, Unwritable};
+use super::targets::{END, LONGEST_LINE, MARK, Target, Unit, Unwritable};
 use super::values::Setting;
 
 /// The script that makes what is installed on a node use the files.
@@ -209,6 +209,10 @@ fn script(options: &Options) -> String {
             System::Dnf => {
                 script.extend(["[ ! -e ", &file, " ] || put ", &file, " ", block, " main\n"]);
             }
+            System::Environment => {
+                script.push_str(&short());
+                script.extend(["short ", &file, " ", block, " && put ", &file, " ", block, "\n"]);
+            }
             _ => script.extend(["put ", &file, " ", block, "\n"]),
         }
     }
@@ -343,6 +347,23 @@ x
   b
 }}
 x') && printf '%s\n' "$marked" | sed -e '/^{MARK}$/ {{' -e "r $1" -e d -e '}}'
+}}
+"#
+    )
+}
+
+/// A function that says whether `/etc/environment` can have each line of a block. What is known of a line is checked when it
+/// is written; what a cluster of a class or a variable of clusterctl adds is known on the node only.
+fn short() -> String {
+    format!(
+        r#"
+# short FILE BLOCK: whether no pam_env cuts a line of the block.
+short() {{
+  while IFS= read -r line; do
+    [ "$(printf %s "$line" | wc -c)" -gt {LONGEST_LINE} ] || continue
+    say "$(printf %s "$line" | sed 's/=.*//') has more than the {LONGEST_LINE} bytes that every pam_env reads: $1 stays as it is"
+    return 1
+  done <"$2"
 }}
 "#
     )

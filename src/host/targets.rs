@@ -95,7 +95,7 @@ pub enum Why {
 /// 1.3.1 (RHEL 8), of 8,192 from 1.4.0 (Debian 11, Ubuntu 22.04, RHEL 9) and of any length from 1.7.0 (`BUF_SIZE` in
 /// modules/pam_env/pam_env.c). Of a longer line, old ones take the beginning for all of it without a word; newer ones read
 /// neither it nor what follows.
-const LONGEST_LINE: usize = 1024 - "\n\0".len();
+pub const LONGEST_LINE: usize = 1024 - "\n\0".len();
 
 /// What stands in `/etc/environment` for itself in no reader, or not in all. pam_env cuts the value at `#` even between
 /// quotes, takes quotes away and joins lines at `\`; systemd's user sessions read the file too (environment.d(5)) and

@@ -537,6 +537,31 @@ fn what_a_class_cannot_know_is_said() {
 }
 
 #[test]
+fn a_line_of_the_environment_that_a_cluster_can_make_too_long_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let preset = folder.path().join("preset.yaml");
+    let patch = |manifests: &str, bytes: usize| {
+        let text = format!(
+            "apiVersion: reach.dev/v1alpha1\nkind: ClusterPodPreset\nmetadata: {{name: a}}\nspec: {{env: [{{name: http_proxy, value: 'http://p:1'}}, {{name: no_proxy, value: {}}}]}}\n",
+            "x".repeat(bytes)
+        );
+        fs::write(&preset, text).unwrap();
+        let preset = preset.display().to_string();
+        let run = pipe(&["host", "patch", "-f", "-", "--os", "environment", "--presets", &preset], manifests);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        run.stderr
+    };
+    let class = example("clusterclass");
+    let class = class.split("\n---\n").next().unwrap();
+    let (template, told) = (example("template"), "in /etc/environment with what clusters or variables add");
+    assert!(!patch(class, 300).contains(told));
+    assert!(patch(class, 600).contains(told));
+    assert!(patch(&template, 300).contains(told));
+    // Where all is known, it is an error or nothing.
+    assert!(!patch(&cluster("files: []"), 600).contains(told));
+}
+
+#[test]
 fn lint_says_what_is_wrong_and_exits_with_1() {
     let clean = host("lint", &example("static-ip"), &[]);
     assert_eq!((clean.code, clean.stdout.as_str()), (Some(0), ""), "{clean:?}");

@@ -11,11 +11,12 @@ use crate::cli::output::{self, Form, append};
 use crate::cli::{self, Failure, shared_out};
 use crate::host::class;
 use crate::host::cluster_api::{CORE, Group, Object, check};
-use crate::host::node::{Node, StaticPods};
+use crate::host::node::{Node, StaticPods, System};
 use crate::host::patch::{self, PatchError, Wanted, is_secret_of_reach};
 use crate::host::render::LONGEST_USER_DATA;
-use crate::host::targets::MARK;
+use crate::host::targets::{LONGEST_LINE, MARK, Target};
 use crate::host::values::Setting;
+use crate::inject::preset::ProxyVariable;
 use crate::manifest::{self, Operation};
 
 /// Give nodes of Cluster API the proxy of presets
@@ -155,6 +156,7 @@ impl Work<'_> {
                 self.presets.have_no_proxy()
             ));
         }
+        self.room(group, &values.settings, &known);
         let for_workers = for_control_plane.for_worker();
         let secret = match self.secret(group, namespace, &for_control_plane, &known) {
             Ok(secret) => secret,
@@ -184,6 +186,29 @@ impl Work<'_> {
                 extra_envs: &[],
             };
             self.class(index, group, &wanted);
+        }
+    }
+
+    /// What becomes of a line in `/etc/environment` that each cluster, or clusterctl, makes longer.
+    fn room(&mut self, group: &Group, settings: &[Setting], known: &Known) {
+        if !self.presets.options.system.contains(&System::Environment) {
+            return;
+        }
+        let Some(list) = settings.iter().find(|setting| setting.proxy == ProxyVariable::No) else { return };
+        let variables = (0..known.variables.len()).map(|number| (patch::placeholder(number), LONGEST_HOST));
+        let room = |bytes: usize, (placeholder, room): (String, usize)| {
+            let found = list.value.matches(&placeholder).count();
+            bytes - found * placeholder.len() + found * room
+        };
+        let line = "NO_PROXY=".len() + list.value.len();
+        let longest =
+            variables.chain(std::iter::once((class::PLACEHOLDER.to_owned(), OF_A_CLUSTER))).fold(line, room);
+        if longest > LONGEST_LINE && longest != line {
+            self.warnings.push(format!(
+                "{}: no_proxy can have {longest} bytes in {} with what clusters or variables add, of which not every pam_env reads more than {LONGEST_LINE}; hosts on which it has more get none of it there: write a name above many names and a network for many addresses, or --os profile instead of environment",
+                self.stream.name(group),
+                Target::EtcEnvironment.path()
+            ));
         }
     }
 
@@ -425,6 +450,13 @@ impl Work<'_> {
 /// What Cluster API puts into user data besides, in bytes: the keys and certificates of a control plane, and kubeadm's
 /// configuration.
 const OF_CLUSTER_API: usize = 16 * 1024;
+
+/// Longest name of a host, in bytes, for which a variable of clusterctl can stand.
+const LONGEST_HOST: usize = 253;
+
+/// What a cluster of a class adds to a list, in bytes: two networks of Services with the first address of each and two of
+/// pods, in IPv4 and IPv6, its domain, the address of its API server and the name of its vCenter.
+const OF_A_CLUSTER: usize = 512;
 
 /// How messages name a document.
 fn source(stream: &Stream<'_>, file: usize, document: usize) -> String {

@@ -293,6 +293,32 @@ fn a_block_that_has_lost_its_end_takes_no_line_of_others_with_it() {
 }
 
 #[test]
+fn a_line_that_a_pam_env_would_cut_stays_out_of_the_environment() {
+    let node = Node::new(&settings(), &everything()).unwrap();
+    let root = machine(&node);
+    let etc = |name: &str| root.path().join("etc").join(name);
+    let block = |bytes: usize| {
+        let value = "x".repeat(bytes - "NO_PROXY=".len());
+        format!("{MARK}\nhttp_proxy=http://p:1\nNO_PROXY={value}\n{END}\n")
+    };
+    // What Cluster API or clusterctl has made of the file.
+    fs::write(etc("environment"), "LANG=C\n").unwrap();
+    fs::write(etc("reach/environment"), block(1023)).unwrap();
+    let output = run(root.path(), script_of(&node), &["--no-restart"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && told.contains("reach: NO_PROXY has more than the 1022 bytes"),
+        "{told}"
+    );
+    assert!(!told.contains("xxx"), "{told}");
+    assert_eq!(fs::read_to_string(etc("environment")).unwrap(), "LANG=C\n");
+    fs::write(etc("reach/environment"), block(1022)).unwrap();
+    let output = run(root.path(), script_of(&node), &["--no-restart"]);
+    assert!(output.stderr.is_empty(), "{output:?}");
+    assert_eq!(fs::read_to_string(etc("environment")).unwrap(), format!("LANG=C\n{}", block(1022)));
+}
+
+#[test]
 fn a_full_disk_loses_no_line_of_others() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let node = Node::new(&settings(), &everything()).unwrap();
