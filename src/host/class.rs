@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 
 use super::node::File;
-use super::patch::{PatchError, Wanted, filled};
+use super::patch::{PatchError, Wanted, fill, filled};
 use super::render::{self, Bootstrap, Content, LONGEST_CONTENT, TooLong};
 use super::targets::{MARK, Target};
 use crate::manifest::Operation;
@@ -261,7 +261,8 @@ fn listed<'c>(
         let operations = definitions
             .filter(|definition| covers(&definition["selector"], reference))
             .flat_map(|definition| definition["jsonPatches"].as_array().into_iter().flatten());
-        let Some(is_there) = operations.filter_map(|operation| leaves(operation, pointer)).last() else {
+        let mut changes = operations.filter_map(|operation| leaves(operation, pointer));
+        let Some(is_there) = changes.next_back() else {
             continue;
         };
         let is_sure = patch["enabledIf"].as_str().is_none_or(str::is_empty);
@@ -339,20 +340,21 @@ fn file_item(class: &Value, file: &File, variables: &[String]) -> Result<Item, P
         let lines = file.content.split_inclusive('\n').filter(|line| !line.contains(PLACEHOLDER));
         file.content = lines.collect();
     }
-    let filled = filled(&file, variables)?;
-    if !filled.content.contains(PLACEHOLDER) {
+    if !file.content.contains(PLACEHOLDER) {
+        let filled = filled(&file, variables)?;
         let content = if filled.content == file.content {
-            render::content(&file, Bootstrap::Ignition)?
+            render::content(&file, Bootstrap::Ignition)
+                .map_err(|error| TooLong { form: UNCOMPRESSED, ..error.without_secret() })?
         } else {
-            render::plain(&filled)?
+            render::plain(&filled).map_err(TooLong::without_secret)?
         };
         return Ok(Item::Value(render::kubeadm_file(&file, content)));
     }
-    let text = template(class, &filled);
+    let text = template(class, &file, variables);
     // What it becomes is as long, a little more than a third longer in base64.
-    let longest = text.len().max(filled.content.len().div_ceil(3) * 4);
+    let longest = text.len().max(fill(&file.content, variables).len().div_ceil(3) * 4);
     if longest > LONGEST_CONTENT {
-        return Err(TooLong::new(&file, longest, "in a ClusterClass, where it cannot be compressed").into());
+        return Err(TooLong::new(&file, longest, UNCOMPRESSED).without_secret().into());
     }
     Ok(Item::Template(text))
 }
@@ -368,14 +370,21 @@ fn defines(class: &Value, name: &str) -> bool {
     variables.any(|variable| variable["name"] == name)
 }
 
-/// The Go template of a file: base64 is made by Cluster API, after clusterctl has filled in its variables.
-fn template(class: &Value, file: &File) -> String {
+/// Why a file of a class cannot be longer: a template cannot compress, and patches of a class know no Secret.
+const UNCOMPRESSED: &str = "in a ClusterClass, where it cannot be compressed";
+
+/// The Go template of a file: base64 is made by Cluster API, after clusterctl has filled in its variables. clusterctl would
+/// also replace `$$` and `${` of values, so there they have another spelling of `$`.
+fn template(class: &Value, file: &File, variables: &[String]) -> String {
     let mut text = ENTRIES.to_owned();
     for (_, entry) in VARIABLES.iter().filter(|(name, _)| defines(class, name)) {
         text.push_str(entry);
     }
     // An interpreted string of Go takes every escape of JSON that is written.
-    let content = Value::from(file.content.as_str()).to_string();
+    let quoted = |text: &str| Value::from(text).to_string();
+    let variables: Vec<String> =
+        variables.iter().map(|variable| quoted(variable).trim_matches('"').to_owned()).collect();
+    let content = fill(&quoted(&file.content).replace('$', "\\x24"), &variables);
     let expression =
         format!("{{{{ replace \"{PLACEHOLDER}\" (join \",\" (uniq $entries)) {content} | b64enc }}}}");
     let shape = render::kubeadm_file(file, Content { encoding: Some("base64"), text: String::new() });
@@ -390,8 +399,11 @@ fn template(class: &Value, file: &File) -> String {
 mod tests {
     use super::*;
     use crate::host::node::{Node, Options, System};
+    use crate::host::patch::placeholder;
     use crate::host::values::Setting;
+    use crate::host::variables::substitute;
     use crate::inject::preset::ProxyVariable;
+    use crate::manifest;
 
     fn node() -> Node {
         let list = format!("localhost,10.9.8.7,{PLACEHOLDER}");
@@ -588,6 +600,49 @@ mod tests {
         assert_eq!(made(json!([replaces])).0, [false, true, true, true]);
         replaces["definitions"][0]["jsonPatches"][0]["value"] = json!({"verbosity": 1});
         assert_eq!(made(json!([sure, replaces])).0, [true; 4]);
+    }
+
+    #[test]
+    fn clusterctl_changes_nothing_in_a_class_but_its_variables() {
+        let proxy = "http://me:$$a${B}$${C}$D\\$@p:1";
+        let list = format!("localhost,{PLACEHOLDER},{}", placeholder(0));
+        let settings = [(ProxyVariable::Http, proxy.to_owned()), (ProxyVariable::No, list)]
+            .map(|(proxy, value)| Setting { proxy, value, secret: false });
+        let node = Node::new(&settings, &Options::default()).unwrap();
+        let variables = ["${VIP:=\"a\"}".to_owned()];
+
+        let text = |variables: &[String]| {
+            let operations =
+                patch(&class(), |_| None, &Wanted { node: &node, secret: None, variables, extra_envs: &[] })
+                    .unwrap();
+            manifest::to_yaml(only(&operations))
+        };
+        let substituted =
+            substitute(&text(&variables), |name| (name == "VIP").then(|| "10.0.0.9".to_owned()));
+        assert_eq!(substituted.unwrap(), text(&["10.0.0.9".to_owned()]));
+        let none = text(&[]);
+        assert_eq!(substitute(&none, |_| None).unwrap(), none);
+        // Go reads what was meant.
+        let read = manifest::documents(&none)[0].read().unwrap().unwrap();
+        let template = &read["definitions"][0]["jsonPatches"][0]["valueFrom"]["template"];
+        let template = template.as_str().unwrap();
+        assert!(
+            template.contains(r"HTTP_PROXY='http://me:\x24\x24a\x24{B}\x24\x24{C}\x24D\\\x24@p:1'\n"),
+            "{template}"
+        );
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_class_is_told_without_a_secret_that_it_cannot_have() {
+        let long: Vec<String> = (0..800).map(|number| format!("host-{number}.corp.example")).collect();
+        for list in [format!("{},{PLACEHOLDER}", long.join(",")), long.join(",")] {
+            let settings = [(ProxyVariable::Http, "http://p:1".to_owned()), (ProxyVariable::No, list)]
+                .map(|(proxy, value)| Setting { proxy, value, secret: false });
+            let node = Node::new(&settings, &Options::default()).unwrap();
+            let error = patched(&class(), None, &node).unwrap_err()[0].to_string();
+            assert!(error.contains("in a ClusterClass") && error.contains("NO_PROXY with"), "{error}");
+            assert!(!error.contains("--env-secret") && !error.contains("Ignition"), "{error}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::cluster_api::{self, CORE, Finding, Group, Manifests, Object, Source, groups};
 use super::node::{APPLY, Certificate, Node, Options, StaticPods, is_path_of_reach};
-use super::patch::{self, Wanted};
+use super::patch::{self, PatchError, Wanted};
 use super::values::{self, Secrets, Setting, Surroundings};
 use crate::inject::preset::{Preset, ProxyVariable};
 use crate::inject::snapshot::ClusterLists;
@@ -355,8 +355,10 @@ impl<'a> Topology<'a> {
             false => (node.for_worker(), &[][..]),
         };
         let wanted = Wanted { node: &node, secret: None, variables: &[], extra_envs };
-        patch::patch(&item.object, field, &wanted)
-            .map_err(|errors| errors.iter().map(|error| format!("{object}: {error}")).collect())
+        patch::patch(&item.object, field, &wanted).map_err(|errors| {
+            let errors = errors.into_iter().map(PatchError::without_secret);
+            errors.map(|error| format!("{object}: {error}")).collect()
+        })
     }
 
     /// Whether what was added is still there: a later patch of the class may have replaced the list that it was added to. What

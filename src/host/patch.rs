@@ -492,6 +492,15 @@ impl<'a> Patch<'a> {
 // === impl PatchError ===
 
 impl PatchError {
+    /// The same where no Secret can be referred to.
+    #[must_use]
+    pub(super) fn without_secret(self) -> Self {
+        match self {
+            Self::TooLong(error) => Self::TooLong(error.without_secret()),
+            other => other,
+        }
+    }
+
     /// A field of another type.
     pub(super) fn wrong(field: &str, expected: &'static str, found: &Value) -> Self {
         Self::Type { field: field.to_owned(), expected, found: kind(found) }
