@@ -126,6 +126,7 @@ struct BuiltinCluster {
     namespace: String,
     metadata: Value,
     network: BuiltinNetwork,
+    topology: BuiltinTopology,
 }
 
 #[derive(Default, Deserialize)]
@@ -134,6 +135,12 @@ struct BuiltinNetwork {
     service_domain: Option<String>,
     services: Option<Vec<String>>,
     pods: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct BuiltinTopology {
+    version: Option<String>,
 }
 
 /// What the settings of an `ExtensionConfig` or of a class's patch say.
@@ -389,8 +396,8 @@ impl<'a> Topology<'a> {
             return Err(errors);
         }
         let settings = self.values(&self.proxy.clone().unwrap_or_default())?;
-        let has_static_pods = self.settings.options.static_pods != StaticPods::None;
-        let found = cluster_api::check(&self.manifests, &self.group, &settings, has_static_pods);
+        let static_pods = self.settings.options.static_pods;
+        let found = cluster_api::check(&self.manifests, &self.group, &settings, static_pods);
         Ok(found.iter().map(shown).collect())
     }
 }
@@ -411,7 +418,7 @@ fn manifests(items: &[Item], builtin: &BuiltinCluster) -> Manifests {
         "apiVersion": format!("{CORE}/v1beta2"),
         "kind": "Cluster",
         "metadata": builtin.metadata,
-        "spec": {"clusterNetwork": {}, "topology": {"classRef": {"name": CLASS}}},
+        "spec": {"clusterNetwork": {}, "topology": {"classRef": {"name": CLASS}, "version": builtin.topology.version}},
     });
     if !cluster["metadata"].is_object() {
         cluster["metadata"] = json!({});

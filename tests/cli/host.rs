@@ -355,6 +355,12 @@ spec:
         "{}",
         run.stderr
     );
+    let (_, secret) = with.rsplit_once("---\n").unwrap();
+    let class = example("clusterclass").replace("namespace: clusters", "namespace: prod");
+    let run = patch(&format!("{}\n---\n{secret}", class.split("\n---\n").next().unwrap()), &[]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    assert!(run.stderr.contains("would stand in the class"), "{}", run.stderr);
+    assert!(!run.stderr.contains("--env-secret") && !run.stderr.contains("s3cret"), "{}", run.stderr);
     let run = patch(&with, &["--env-secret", "web-proxy-env"]);
     assert!(!run.stderr.contains("s3cret"));
     let after = run.succeeded();
@@ -378,7 +384,13 @@ fn inline_credentials_are_warned_about_and_never_printed() {
     let preset = preset.display().to_string();
     let run = pipe(&["host", "patch", "-f", "-", "--presets", &preset], &cluster("files: []"));
     assert!(run.stderr.contains("http_proxy has a user or a password in it"), "{}", run.stderr);
-    assert!(!run.stderr.contains("s3cret"));
+    assert!(run.stderr.contains("--env-secret NAME") && !run.stderr.contains("s3cret"));
+    // A class cannot follow that advice.
+    let class = example("clusterclass");
+    let class = class.split("\n---\n").next().unwrap();
+    let run = pipe(&["host", "patch", "-f", "-", "--presets", &preset], class);
+    assert!(run.stderr.contains("a class cannot refer to a Secret"), "{}", run.stderr);
+    assert!(!run.stderr.contains("--env-secret") && !run.stderr.contains("s3cret"));
 }
 
 #[test]

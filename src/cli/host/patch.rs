@@ -140,7 +140,7 @@ impl Work<'_> {
         };
         self.warnings.extend(values.warnings());
         let static_pods = self.presets.options.static_pods;
-        let found = check(&self.stream.manifests, group, &values.settings, static_pods != StaticPods::None);
+        let found = check(&self.stream.manifests, group, &values.settings, static_pods);
         self.warnings.extend(found.iter().map(ToString::to_string));
         if group.configurations.is_empty() && of_class.is_none() {
             return;
@@ -223,7 +223,15 @@ impl Work<'_> {
         let explicit = self.presets.options.static_pods == StaticPods::Explicit;
         for setting in settings {
             let variable = setting.proxy.lower();
-            if setting.secret && (self.env_secret.is_none() || explicit) {
+            if is_class && setting.secret {
+                self.errors.push(format!(
+                    "{name}: {variable} comes from a Secret, and would stand in the class, whose patches cannot refer to one: name presets without it with --preset, or write clusters without a class"
+                ));
+            } else if is_class && setting.has_credentials() {
+                self.warnings.push(format!(
+                    "{name}: {variable} has a user or a password in it, which everybody can read who can read the class, and a class cannot refer to a Secret: use a proxy that wants none from hosts, or clusters without a class"
+                ));
+            } else if setting.secret && (self.env_secret.is_none() || explicit) {
                 let instead = if explicit { "--static-pods inherit" } else { "--env-secret NAME" };
                 self.errors.push(format!(
                     "{name}: {variable} comes from a Secret, and would stand in the manifest: write {instead}"

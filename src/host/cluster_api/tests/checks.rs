@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::host::node::StaticPods;
 
 /// A proxy and a list that has everything.
 fn proxied() -> Vec<Setting> {
@@ -14,6 +15,7 @@ fn found(manifests: &Manifests) -> Vec<Finding> {
 }
 
 fn found_with(manifests: &Manifests, settings: &[Setting], static_pods: bool) -> Vec<Finding> {
+    let static_pods = if static_pods { StaticPods::Inherit } else { StaticPods::None };
     derived(manifests).iter().flat_map(|group| check(manifests, group, settings, static_pods)).collect()
 }
 
@@ -46,7 +48,7 @@ fn a_cluster_that_is_right_has_no_findings() {
     let group = derived(&manifests).remove(0);
     let list: Vec<&str> = group.entries.iter().map(|entry| &*entry.text).collect();
     let settings = settings("http://proxy.corp.example:3128", &list.join(","));
-    assert_eq!(shown(&check(&manifests, &group, &settings, true)), Vec::<String>::new());
+    assert_eq!(shown(&check(&manifests, &group, &settings, StaticPods::Explicit)), Vec::<String>::new());
     assert_eq!(shown(&group.notes), Vec::<String>::new());
 }
 
@@ -283,6 +285,43 @@ fn downloads_come_after_the_proxy() {
 }
 
 #[test]
+fn static_pods_of_an_old_kubernetes_get_nothing_by_extra_envs() {
+    let told = |version: &str, config: &Json, static_pods: StaticPods, proxy: &str| {
+        let (mut of, mut control_plane) = (cluster("c"), control_plane("c", config));
+        control_plane["spec"]["version"] = version.into();
+        of["spec"]["topology"] = json!({"version": version});
+        let manifests = objects(&[of, control_plane]);
+        let group = derived(&manifests).remove(0);
+        let found = check(&manifests, &group, &settings(proxy, "*"), static_pods);
+        let found = found.into_iter().filter(|finding| finding.rule == "old-kubernetes");
+        found.map(|finding| finding.to_string()).collect::<Vec<_>>()
+    };
+    let (none, proxy) = (json!({}), "http://proxy.corp.example:3128");
+    let both = told("v1.30.9", &none, StaticPods::Explicit, proxy);
+    assert_eq!(
+        both,
+        [
+            "c.yaml, document 1, Cluster a/c, spec.topology.version: before 1.31, whose kubeadm is the first that reads \
+             extraEnvs, so static pods get no proxy: write --static-pods inherit [old-kubernetes]",
+            "c.yaml, document 2, KubeadmControlPlane a/c, spec.version: before 1.31, whose kubeadm is the first that \
+             reads extraEnvs, so static pods get no proxy: write --static-pods inherit [old-kubernetes]",
+        ]
+    );
+    for version in ["1.30.0", "v1.9.11", "v1.30.4+vmware.1-fips"] {
+        assert_eq!(told(version, &none, StaticPods::Explicit, proxy).len(), 2, "{version}");
+    }
+    for version in ["v1.31.0", "v1.37.1", "v2.0.0", "${KUBERNETES_VERSION}", "", "v1"] {
+        assert!(told(version, &none, StaticPods::Explicit, proxy).is_empty(), "{version}");
+    }
+    assert!(told("v1.30.9", &none, StaticPods::Inherit, proxy).is_empty());
+    // What is written already is told whatever is asked for.
+    let written =
+        |name: &str| json!({"clusterConfiguration": {"scheduler": {"extraEnvs": [{"name": name}]}}});
+    assert_eq!(told("v1.30.9", &written("HTTP_PROXY"), StaticPods::None, proxy).len(), 1);
+    assert!(told("v1.30.9", &written("GODEBUG"), StaticPods::None, proxy).is_empty());
+}
+
+#[test]
 fn exported_proxies_reach_static_pods() {
     let of = |command: &str| in_configuration(&json!({"preKubeadmCommands": [command]}));
     let expected = [("exported-proxy", "preKubeadmCommands[0]".to_owned())];
@@ -390,14 +429,18 @@ fn every_rule_is_told_by_something_and_has_a_name_in_the_table() {
         "pods": {"cidrBlocks": ["10.0.0.0/8"]}, "services": {"cidrBlocks": ["${SERVICES}"]},
     });
     all[1].value["spec"]["failureDomainSelector"] = json!({});
-    let more = [class, zone, cluster("alone"), control_plane("lonely", &json!({}))];
+    let mut lonely = control_plane("lonely", &json!({}));
+    lonely["spec"]["version"] = json!("v1.30.9");
+    let more = [class, zone, cluster("alone"), lonely];
     all.extend(objects(&more).objects().to_vec());
     let manifests = Manifests::new(all);
     let mut told: BTreeSet<&str> = BTreeSet::new();
     for group in derived(&manifests) {
         told.extend(group.notes.iter().map(|finding| finding.rule));
         told.extend(
-            check(&manifests, &group, &settings("http://p:1", ""), true).iter().map(|finding| finding.rule),
+            check(&manifests, &group, &settings("http://p:1", ""), StaticPods::Explicit)
+                .iter()
+                .map(|finding| finding.rule),
         );
     }
     let mut shared = cluster("d");
