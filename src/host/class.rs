@@ -620,10 +620,10 @@ mod tests {
         let substituted =
             substitute(&text(&variables), |name| (name == "VIP").then(|| "10.0.0.9".to_owned()));
         assert_eq!(substituted.unwrap(), text(&["10.0.0.9".to_owned()]));
-        let none = text(&[]);
-        assert_eq!(substitute(&none, |_| None).unwrap(), none);
+        let plain = text(&[]);
+        assert_eq!(substitute(&plain, |_| None).unwrap(), plain);
         // Go reads what was meant.
-        let read = manifest::documents(&none)[0].read().unwrap().unwrap();
+        let read = manifest::documents(&plain)[0].read().unwrap().unwrap();
         let template = &read["definitions"][0]["jsonPatches"][0]["valueFrom"]["template"];
         let template = template.as_str().unwrap();
         assert!(

@@ -321,8 +321,14 @@ fn dnf_proxy(value: &str) -> Result<Vec<String>, Why> {
     let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
     for (name, text) in [("proxy_username", user), ("proxy_password", password)] {
         let text = percent_decode_str(text).decode_utf8().map_err(|_| Why::DnfCharacter)?;
-        // Blanks at the ends are taken away, `$name` and `${name}` are variables of dnf.
-        if text.contains('$') || text.trim() != text || printable(&text).is_err() {
+        // Blanks at the ends are taken away, and then one pair of quotes; `$name` and `${name}` are variables of dnf.
+        let is_quoted = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+        if text.contains('$')
+            || text.trim() != text
+            || is_quoted('"')
+            || is_quoted('\'')
+            || printable(&text).is_err()
+        {
             return Err(Why::DnfCharacter);
         }
         lines.push(format!("{name}={text}"));
@@ -373,7 +379,7 @@ impl fmt::Display for Why {
                 DNF_SCHEMES.join(", ")
             ),
             Self::DnfCharacter => f.write_str(
-                "dnf.conf has no escape for $, for white space at an end of a user or a password, nor for what is not printable ASCII: leave dnf out, or choose another password",
+                "dnf.conf has no escape for $, for white space at an end of a user or a password or quotes at both, nor for what is not printable ASCII: leave dnf out, or choose another password",
             ),
             Self::AptScheme => {
                 f.write_str("apt wants a URL that begins with http://, https:// or socks5h://: write the scheme")

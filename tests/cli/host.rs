@@ -530,6 +530,8 @@ fn what_a_class_cannot_know_is_said() {
     let unknown = class.replace("controlPlaneIpAddr", "vip");
     let told = host("patch", &unknown, &[]).stderr;
     assert!(told.contains("has no variable controlPlaneIpAddr"), "{told}");
+    let told = host("patch", &class, &["--static-pods", "explicit"]).stderr;
+    assert!(told.contains("a patch of a class writes no extraEnvs"), "{told}");
     let sometimes = class
         .replace("- name: createEmptyArrays\n", "- name: createEmptyArrays\n    enabledIf: '{{ .empty }}'\n");
     let told = host("patch", &sometimes, &[]).stderr;

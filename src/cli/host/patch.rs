@@ -342,6 +342,12 @@ impl Work<'_> {
         match class::patch(&object.value, template, wanted) {
             Ok(operations) => {
                 if !wanted.node.files.is_empty() {
+                    if self.presets.options.static_pods == StaticPods::Explicit {
+                        self.warnings.push(format!(
+                            "{}, {object}: a patch of a class writes no extraEnvs, so with --static-pods explicit static pods of its clusters get no proxy: write --static-pods inherit",
+                            object.source
+                        ));
+                    }
                     let doubts = class::doubts(&object.value, template);
                     let place = format!("{}, {object}", object.source);
                     self.warnings.extend(doubts.iter().map(|doubt| format!("{place}: {doubt}")));
