@@ -383,6 +383,16 @@ impl Check<'_> {
     /// A file that is not ours and has to do with proxies.
     fn file(&mut self, file: &File<'_>, is_cloud_init: bool) {
         let text = file.text().unwrap_or_default();
+        let from = file.field.at("contentFrom");
+        // Cluster API copies it as it is.
+        if is_cloud_init
+            && !is_ours(file.path)
+            && !file.field.at("encoding").is_set()
+            && let Some(text) = self.of_secret(&from)
+            && (is_about_proxies(file.path) || is_about_proxies(&text))
+        {
+            self.jinja(&from, &text);
+        }
         if is_ours(file.path) || !(is_about_proxies(file.path) || is_about_proxies(text)) {
             return;
         }
@@ -419,6 +429,24 @@ impl Check<'_> {
             );
             self.found.push(file.field.finding("own-drop-in", message));
         }
+    }
+
+    /// What is in a Secret to which `contentFrom` refers, if that is among the documents.
+    fn of_secret(&self, from: &Field<'_>) -> Option<String> {
+        let of = &from.value["secret"];
+        let is_it = |object: &&Object| {
+            object.group.is_empty()
+                && object.kind == "Secret"
+                && of["name"] == *object.name
+                && object.namespace == from.object.namespace
+        };
+        let (secret, key) = (self.objects.iter().find(is_it)?, of["key"].as_str()?);
+        let text = || secret.value["stringData"][key].as_str().map(str::to_owned);
+        let encoded = || {
+            let value = secret.value["data"][key].as_str()?;
+            String::from_utf8(base64_simd::STANDARD.decode_to_vec(value.trim()).ok()?).ok()
+        };
+        text().or_else(encoded)
     }
 
     fn jinja(&mut self, field: &Field<'_>, text: &str) {

@@ -357,6 +357,33 @@ fn jinja_is_told_in_plain_files_and_commands_about_proxies() {
 }
 
 #[test]
+fn jinja_is_told_in_what_comes_from_a_secret_as_plain_text() {
+    let jinja = |path: &str, more: Json, data: &Json| {
+        let mut file = json!({"path": path, "contentFrom": {"secret": {"name": "s", "key": "k"}}});
+        file.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "a"}});
+        secret.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
+        let found = found(&objects(&[control_plane("c", &json!({"files": [file]})), secret]));
+        let found = found.into_iter().filter(|finding| finding.rule == "jinja");
+        found.map(|finding| finding.to_string()).collect::<Vec<_>>()
+    };
+    let text = "http_proxy=http://me:s3{{cret@p:1\n";
+    let plain = json!({"stringData": {"k": text}});
+    let encoded = json!({"data": {"k": base64_simd::STANDARD.encode_to_string(text)}});
+    for data in [&plain, &encoded] {
+        let told = jinja("/opt/x.sh", json!({}), data);
+        assert!(told.len() == 1 && told[0].contains("files[0].contentFrom: {{ begins"), "{told:?}");
+        assert!(!told[0].contains("s3"), "{told:?}");
+        assert!(jinja("/opt/x.sh", json!({"encoding": "base64"}), data).is_empty());
+    }
+    assert!(jinja("/opt/x.sh", json!({}), &json!({"stringData": {"other": text}})).is_empty());
+    assert!(
+        jinja("/opt/x.sh", json!({}), &json!({"stringData": {"k": "{{ about something else"}})).is_empty()
+    );
+}
+
+#[test]
 fn networks_in_a_configuration_are_told() {
     let of =
         |networking: Json| in_configuration(&json!({"clusterConfiguration": {"networking": networking}}));
