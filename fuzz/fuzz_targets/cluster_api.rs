@@ -125,7 +125,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(groups) = groups(&manifests, &Facts::default()) else { return };
     for group in groups {
         let (settings, variables) = settings(&group);
-        let _ = check(&manifests, &group, &settings, options.static_pods != StaticPods::None);
+        let _ = check(&manifests, &group, &settings, options.static_pods);
         let Ok(node) = Node::new(&settings, &options) else { continue };
         let extra_envs = if options.static_pods == StaticPods::Explicit { &settings[..] } else { &[] };
         let secret = (number & 16 == 16).then_some("proxy-env");

@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 
 use super::node::File;
-use super::patch::{PatchError, Wanted, filled};
+use super::patch::{PatchError, Wanted, fill, filled};
 use super::render::{self, Bootstrap, Content, LONGEST_CONTENT, TooLong};
 use super::targets::{MARK, Target};
 use crate::manifest::Operation;
@@ -153,7 +153,7 @@ pub fn patch<'t>(
             node.commands.iter().rev().map(|command| Item::Value((*command).into())).collect();
         for (list, place, items) in [("files", "-", &files), ("preKubeadmCommands", "0", &commands)] {
             let pointer = format!("/{path}/{list}");
-            if !has_list(template, &pointer, before, &reference) {
+            if matches!(listed(template, &pointer, before, &reference), Listed::No) {
                 json_patches.push(json!({"op": "add", "path": pointer, "value": []}));
             }
             for item in items {
@@ -196,16 +196,122 @@ pub fn patch<'t>(
     })
 }
 
-/// Whether a list is there when the patch applies: in the template, or made by an earlier patch. A template that is not
-/// among the inputs is taken for one that has it, because making it anew would take away what is in it.
-fn has_list(template: Option<&Value>, pointer: &str, before: &[Value], reference: &Reference) -> bool {
-    let in_template = template.is_none_or(|template| template.pointer(pointer).is_some_and(Value::is_array));
-    let mut patches = before
-        .iter()
-        .flat_map(|patch| patch["definitions"].as_array().into_iter().flatten())
-        .filter(|definition| definition["selector"]["kind"] == *reference.kind)
-        .flat_map(|definition| definition["jsonPatches"].as_array().into_iter().flatten());
-    in_template || patches.any(|patch| patch["op"] == "add" && patch["path"] == pointer)
+/// A patch that may or may not apply makes a list, or takes it away: nobody can say whether ours has to make it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the patch {patch} has enabledIf and decides whether there is a list {list} of {kind} {name}; ours adds to it, and where it is missing, Cluster API reconciles no cluster of the class: in front of {patch}, write a patch without enabledIf that adds the empty list"
+)]
+pub struct Doubt {
+    /// The patch.
+    pub patch: String,
+    /// Where the list is in the template.
+    pub list: String,
+    /// The kind of the template.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// The lists of which nobody knows whether they are there when the patch applies. The patch takes them for there: making one
+/// anew could take away what is in it, and that nobody would be told.
+pub fn doubts<'t>(class: &Value, template: impl Fn(&Reference) -> Option<&'t Value>) -> Vec<Doubt> {
+    let list = class["spec"]["patches"].as_array().map_or(&[][..], Vec::as_slice);
+    let own = list.iter().position(|patch| patch["name"] == NAME);
+    let before = &list[..own.unwrap_or(list.len())];
+    let mut doubts = Vec::new();
+    for reference in references(class) {
+        let Some((_, path)) = KINDS.iter().find(|(kind, _)| *kind == reference.kind) else { continue };
+        for name in ["files", "preKubeadmCommands"] {
+            let pointer = format!("/{path}/{name}");
+            let doubt = |patch: &Value| Doubt {
+                patch: patch["name"].as_str().unwrap_or_default().to_owned(),
+                list: pointer.clone(),
+                kind: reference.kind.clone(),
+                name: reference.name.clone(),
+            };
+            if let Listed::Perhaps(patch) = listed(template(&reference), &pointer, before, &reference) {
+                doubts.push(doubt(patch));
+            }
+        }
+    }
+    doubts.dedup();
+    doubts
+}
+
+/// Whether a list is there when the patch applies.
+enum Listed<'c> {
+    Yes,
+    No,
+    /// If this patch is enabled, or if it is not.
+    Perhaps(&'c Value),
+}
+
+/// A list is in the template, or made by earlier patches that Cluster API applies to it. A template that is not among the
+/// inputs is taken for one that has it, because making it anew would take away what is in it.
+fn listed<'c>(
+    template: Option<&Value>,
+    pointer: &str,
+    before: &'c [Value],
+    reference: &Reference,
+) -> Listed<'c> {
+    let is_in = template.is_none_or(|template| template.pointer(pointer).is_some_and(Value::is_array));
+    let mut found = if is_in { Listed::Yes } else { Listed::No };
+    for patch in before {
+        let definitions = patch["definitions"].as_array().into_iter().flatten();
+        let operations = definitions
+            .filter(|definition| covers(&definition["selector"], reference))
+            .flat_map(|definition| definition["jsonPatches"].as_array().into_iter().flatten());
+        let mut changes = operations.filter_map(|operation| leaves(operation, pointer));
+        let Some(is_there) = changes.next_back() else {
+            continue;
+        };
+        let is_sure = patch["enabledIf"].as_str().is_none_or(str::is_empty);
+        found = match (found, is_there) {
+            (Listed::Yes, true) => Listed::Yes,
+            (Listed::No, false) => Listed::No,
+            (_, true) if is_sure => Listed::Yes,
+            (_, false) if is_sure => Listed::No,
+            _ => Listed::Perhaps(patch),
+        };
+    }
+    found
+}
+
+/// Whether a list is there behind an operation; `None` if the operation says nothing of it.
+fn leaves(operation: &Value, pointer: &str) -> Option<bool> {
+    let path = operation["path"].as_str()?;
+    if path == pointer {
+        return Some(operation["op"] != "remove");
+    }
+    if path.strip_prefix(pointer).is_some_and(|rest| rest.starts_with('/')) {
+        // Otherwise it would fail by itself.
+        return Some(true);
+    }
+    let rest = pointer.strip_prefix(path).filter(|rest| rest.starts_with('/'))?;
+    match operation.get("value") {
+        Some(value) => Some(value.pointer(rest).is_some_and(Value::is_array)),
+        None => (operation["op"] == "remove").then_some(false),
+    }
+}
+
+/// Whether Cluster API applies what is behind a selector to a template (`matchesSelector` of its generator of patches).
+fn covers(selector: &Value, reference: &Reference) -> bool {
+    let resources = &selector["matchResources"];
+    let names = |of: &str, class: &str| {
+        let names = resources[of]["names"].as_array().into_iter().flatten();
+        names.filter_map(Value::as_str).any(|name| {
+            name == class
+                || name.strip_prefix('*').is_some_and(|end| class.ends_with(end))
+                || name.strip_suffix('*').is_some_and(|start| class.starts_with(start))
+        })
+    };
+    selector["apiVersion"] == *reference.api_version
+        && selector["kind"] == *reference.kind
+        && match &reference.place {
+            Place::ControlPlane => resources["controlPlane"] == true,
+            Place::MachineDeployments(class) => names("machineDeploymentClass", class),
+            Place::MachinePools(class) => names("machinePoolClass", class),
+        }
 }
 
 /// An item that a patch adds.
@@ -234,20 +340,21 @@ fn file_item(class: &Value, file: &File, variables: &[String]) -> Result<Item, P
         let lines = file.content.split_inclusive('\n').filter(|line| !line.contains(PLACEHOLDER));
         file.content = lines.collect();
     }
-    let filled = filled(&file, variables)?;
-    if !filled.content.contains(PLACEHOLDER) {
+    if !file.content.contains(PLACEHOLDER) {
+        let filled = filled(&file, variables)?;
         let content = if filled.content == file.content {
-            render::content(&file, Bootstrap::Ignition)?
+            render::content(&file, Bootstrap::Ignition)
+                .map_err(|error| TooLong { form: UNCOMPRESSED, ..error.without_secret() })?
         } else {
-            render::plain(&filled)?
+            render::plain(&filled).map_err(TooLong::without_secret)?
         };
         return Ok(Item::Value(render::kubeadm_file(&file, content)));
     }
-    let text = template(class, &filled);
+    let text = template(class, &file, variables);
     // What it becomes is as long, a little more than a third longer in base64.
-    let longest = text.len().max(filled.content.len().div_ceil(3) * 4);
+    let longest = text.len().max(fill(&file.content, variables).len().div_ceil(3) * 4);
     if longest > LONGEST_CONTENT {
-        return Err(TooLong::new(&file, longest, "in a ClusterClass, where it cannot be compressed").into());
+        return Err(TooLong::new(&file, longest, UNCOMPRESSED).without_secret().into());
     }
     Ok(Item::Template(text))
 }
@@ -263,14 +370,21 @@ fn defines(class: &Value, name: &str) -> bool {
     variables.any(|variable| variable["name"] == name)
 }
 
-/// The Go template of a file: base64 is made by Cluster API, after clusterctl has filled in its variables.
-fn template(class: &Value, file: &File) -> String {
+/// Why a file of a class cannot be longer: a template cannot compress, and patches of a class know no Secret.
+const UNCOMPRESSED: &str = "in a ClusterClass, where it cannot be compressed";
+
+/// The Go template of a file: base64 is made by Cluster API, after clusterctl has filled in its variables. clusterctl would
+/// also replace `$$` and `${` of values, so there they have another spelling of `$`.
+fn template(class: &Value, file: &File, variables: &[String]) -> String {
     let mut text = ENTRIES.to_owned();
     for (_, entry) in VARIABLES.iter().filter(|(name, _)| defines(class, name)) {
         text.push_str(entry);
     }
     // An interpreted string of Go takes every escape of JSON that is written.
-    let content = Value::from(file.content.as_str()).to_string();
+    let quoted = |text: &str| Value::from(text).to_string();
+    let variables: Vec<String> =
+        variables.iter().map(|variable| quoted(variable).trim_matches('"').to_owned()).collect();
+    let content = fill(&quoted(&file.content).replace('$', "\\x24"), &variables);
     let expression =
         format!("{{{{ replace \"{PLACEHOLDER}\" (join \",\" (uniq $entries)) {content} | b64enc }}}}");
     let shape = render::kubeadm_file(file, Content { encoding: Some("base64"), text: String::new() });
@@ -285,8 +399,11 @@ fn template(class: &Value, file: &File) -> String {
 mod tests {
     use super::*;
     use crate::host::node::{Node, Options, System};
+    use crate::host::patch::placeholder;
     use crate::host::values::Setting;
+    use crate::host::variables::substitute;
     use crate::inject::preset::ProxyVariable;
+    use crate::manifest;
 
     fn node() -> Node {
         let list = format!("localhost,10.9.8.7,{PLACEHOLDER}");
@@ -395,11 +512,137 @@ mod tests {
         };
         assert_eq!((made(&class(), &has), made(&class(), &empty)), (0, 2));
         let mut with = class();
-        with["spec"]["patches"] = json!([{"name": "createEmptyArrays", "definitions": [{
-            "selector": {"kind": "KubeadmControlPlaneTemplate"},
-            "jsonPatches": [{"op": "add", "path": "/spec/template/spec/kubeadmConfigSpec/files", "value": []}],
-        }]}]);
+        with["spec"]["patches"] =
+            json!([makes("KubeadmControlPlaneTemplate", &json!({"controlPlane": true}))]);
         assert_eq!(made(&with, &empty), 1);
+    }
+
+    /// A patch that makes the list of files.
+    fn makes(kind: &str, resources: &Value) -> Value {
+        let path = KINDS.iter().find(|(known, _)| *known == kind).unwrap().1;
+        json!({"name": "createEmptyArrays", "definitions": [{
+            "selector": {"apiVersion": "g/v1beta2", "kind": kind, "matchResources": resources},
+            "jsonPatches": [{"op": "add", "path": format!("/{path}/files"), "value": []}],
+        }]})
+    }
+
+    /// Which definitions make the list of files, and what is in doubt.
+    fn made(patches: Value) -> (Vec<bool>, Vec<Doubt>) {
+        let mut class = class();
+        class["spec"]["patches"] = patches;
+        let empty = json!({});
+        let operations = patched(&class, Some(&empty), &node()).unwrap();
+        let is_made = |definition: &Value| {
+            let patches = definition["jsonPatches"].as_array().unwrap();
+            let list = |patch: &Value| patch["path"].as_str().unwrap().ends_with("/files");
+            patches.iter().any(|patch| list(patch) && patch["value"] == json!([]))
+        };
+        let made = only(&operations)["definitions"].as_array().unwrap().iter().map(is_made).collect();
+        (made, doubts(&class, |_| Some(&empty)))
+    }
+
+    #[test]
+    fn a_list_is_there_if_an_earlier_patch_makes_it_for_the_same_machines() {
+        // The control plane, the classes `new` and `old` of deployments, the class `pool` of pools.
+        let (control_plane, worker) = ("KubeadmControlPlaneTemplate", "KubeadmConfigTemplate");
+        let deployments = |name: &str| json!({"machineDeploymentClass": {"names": [name]}});
+        let pools = |name: &str| json!({"machinePoolClass": {"names": ["x", name]}});
+        for (kind, resources, expected) in [
+            (control_plane, json!({"controlPlane": true}), [false, true, true, true]),
+            (control_plane, json!({"controlPlane": false}), [true; 4]),
+            (control_plane, json!({}), [true; 4]),
+            (worker, json!({"controlPlane": true}), [true; 4]),
+            (worker, deployments("new"), [true, false, true, true]),
+            (worker, deployments("*"), [true, false, false, true]),
+            (worker, deployments("o*"), [true, true, false, true]),
+            (worker, deployments("*w"), [true, false, true, true]),
+            (worker, deployments("other"), [true; 4]),
+            (worker, pools("pool"), [true, true, true, false]),
+            (worker, pools("*l"), [true, true, true, false]),
+            (worker, pools("new"), [true; 4]),
+        ] {
+            assert_eq!(made(json!([makes(kind, &resources)])).0, expected, "{kind} {resources}");
+        }
+        let mut of_another_version = makes(worker, &deployments("*"));
+        of_another_version["definitions"][0]["selector"]["apiVersion"] = "g/v1beta1".into();
+        assert_eq!(made(json!([of_another_version])).0, [true; 4]);
+    }
+
+    #[test]
+    fn a_list_that_a_patch_makes_only_sometimes_is_not_made_anew_and_is_told() {
+        let kind = "KubeadmControlPlaneTemplate";
+        let sure = makes(kind, &json!({"controlPlane": true}));
+        let mut sometimes = sure.clone();
+        sometimes["name"] = "sometimes".into();
+        sometimes["enabledIf"] = "{{ .x }}".into();
+        let (lists, doubts) = made(json!([sometimes]));
+        assert_eq!(lists, [false, true, true, true]);
+        let told: Vec<String> = doubts.iter().map(ToString::to_string).collect();
+        let expected = "the patch sometimes has enabledIf and decides whether there is a list \
+                        /spec/template/spec/kubeadmConfigSpec/files of KubeadmControlPlaneTemplate cp; ";
+        assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
+        // Another one settles it, in front or behind.
+        for patches in [json!([sometimes, sure]), json!([sure, sometimes])] {
+            assert_eq!(made(patches), (vec![false, true, true, true], Vec::new()));
+        }
+        // So does one that could not add to the list without it.
+        let mut adds = sure.clone();
+        adds["definitions"][0]["jsonPatches"][0]["path"] =
+            "/spec/template/spec/kubeadmConfigSpec/files/-".into();
+        assert_eq!(made(json!([sometimes, adds])).1, []);
+        // What takes it away, with what it is in or by itself.
+        let mut removes = sure.clone();
+        removes["definitions"][0]["jsonPatches"][0]["op"] = "remove".into();
+        assert_eq!(made(json!([sure, removes])).0, [true; 4]);
+        let mut replaces = sure.clone();
+        replaces["definitions"][0]["jsonPatches"][0]["path"] = "/spec/template/spec/kubeadmConfigSpec".into();
+        replaces["definitions"][0]["jsonPatches"][0]["value"] = json!({"files": []});
+        assert_eq!(made(json!([replaces])).0, [false, true, true, true]);
+        replaces["definitions"][0]["jsonPatches"][0]["value"] = json!({"verbosity": 1});
+        assert_eq!(made(json!([sure, replaces])).0, [true; 4]);
+    }
+
+    #[test]
+    fn clusterctl_changes_nothing_in_a_class_but_its_variables() {
+        let proxy = "http://me:$$a${B}$${C}$D\\$@p:1";
+        let list = format!("localhost,{PLACEHOLDER},{}", placeholder(0));
+        let settings = [(ProxyVariable::Http, proxy.to_owned()), (ProxyVariable::No, list)]
+            .map(|(proxy, value)| Setting { proxy, value, secret: false });
+        let node = Node::new(&settings, &Options::default()).unwrap();
+        let variables = ["${VIP:=\"a\"}".to_owned()];
+
+        let text = |variables: &[String]| {
+            let operations =
+                patch(&class(), |_| None, &Wanted { node: &node, secret: None, variables, extra_envs: &[] })
+                    .unwrap();
+            manifest::to_yaml(only(&operations))
+        };
+        let substituted =
+            substitute(&text(&variables), |name| (name == "VIP").then(|| "10.0.0.9".to_owned()));
+        assert_eq!(substituted.unwrap(), text(&["10.0.0.9".to_owned()]));
+        let plain = text(&[]);
+        assert_eq!(substitute(&plain, |_| None).unwrap(), plain);
+        // Go reads what was meant.
+        let read = manifest::documents(&plain)[0].read().unwrap().unwrap();
+        let template = &read["definitions"][0]["jsonPatches"][0]["valueFrom"]["template"];
+        let template = template.as_str().unwrap();
+        assert!(
+            template.contains(r"HTTP_PROXY='http://me:\x24\x24a\x24{B}\x24\x24{C}\x24D\\\x24@p:1'\n"),
+            "{template}"
+        );
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_class_is_told_without_a_secret_that_it_cannot_have() {
+        let long: Vec<String> = (0..800).map(|number| format!("host-{number}.corp.example")).collect();
+        for list in [format!("{},{PLACEHOLDER}", long.join(",")), long.join(",")] {
+            let settings = [(ProxyVariable::Http, "http://p:1".to_owned()), (ProxyVariable::No, list)]
+                .map(|(proxy, value)| Setting { proxy, value, secret: false });
+            let node = Node::new(&settings, &Options::default()).unwrap();
+            let error = patched(&class(), None, &node).unwrap_err()[0].to_string();
+            assert!(error.contains("in a ClusterClass") && error.contains("NO_PROXY with"), "{error}");
+            assert!(!error.contains("--env-secret") && !error.contains("Ignition"), "{error}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::cluster_api::{self, CORE, Finding, Group, Manifests, Object, Source, groups};
 use super::node::{APPLY, Certificate, Node, Options, StaticPods, is_path_of_reach};
-use super::patch::{self, Wanted};
+use super::patch::{self, PatchError, Wanted};
 use super::values::{self, Secrets, Setting, Surroundings};
 use crate::inject::preset::{Preset, ProxyVariable};
 use crate::inject::snapshot::ClusterLists;
@@ -126,6 +126,7 @@ struct BuiltinCluster {
     namespace: String,
     metadata: Value,
     network: BuiltinNetwork,
+    topology: BuiltinTopology,
 }
 
 #[derive(Default, Deserialize)]
@@ -134,6 +135,12 @@ struct BuiltinNetwork {
     service_domain: Option<String>,
     services: Option<Vec<String>>,
     pods: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct BuiltinTopology {
+    version: Option<String>,
 }
 
 /// What the settings of an `ExtensionConfig` or of a class's patch say.
@@ -355,8 +362,10 @@ impl<'a> Topology<'a> {
             false => (node.for_worker(), &[][..]),
         };
         let wanted = Wanted { node: &node, secret: None, variables: &[], extra_envs };
-        patch::patch(&item.object, field, &wanted)
-            .map_err(|errors| errors.iter().map(|error| format!("{object}: {error}")).collect())
+        patch::patch(&item.object, field, &wanted).map_err(|errors| {
+            let errors = errors.into_iter().map(PatchError::without_secret);
+            errors.map(|error| format!("{object}: {error}")).collect()
+        })
     }
 
     /// Whether what was added is still there: a later patch of the class may have replaced the list that it was added to. What
@@ -387,8 +396,8 @@ impl<'a> Topology<'a> {
             return Err(errors);
         }
         let settings = self.values(&self.proxy.clone().unwrap_or_default())?;
-        let has_static_pods = self.settings.options.static_pods != StaticPods::None;
-        let found = cluster_api::check(&self.manifests, &self.group, &settings, has_static_pods);
+        let static_pods = self.settings.options.static_pods;
+        let found = cluster_api::check(&self.manifests, &self.group, &settings, static_pods);
         Ok(found.iter().map(shown).collect())
     }
 }
@@ -409,7 +418,7 @@ fn manifests(items: &[Item], builtin: &BuiltinCluster) -> Manifests {
         "apiVersion": format!("{CORE}/v1beta2"),
         "kind": "Cluster",
         "metadata": builtin.metadata,
-        "spec": {"clusterNetwork": {}, "topology": {"classRef": {"name": CLASS}}},
+        "spec": {"clusterNetwork": {}, "topology": {"classRef": {"name": CLASS}, "version": builtin.topology.version}},
     });
     if !cluster["metadata"].is_object() {
         cluster["metadata"] = json!({});

@@ -5,7 +5,7 @@
 
 use pem::{EncodeConfig, LineEnding, Pem};
 
-use super::targets::{END, MARK, Target, Unit, Unwritable};
+use super::targets::{END, LONGEST_LINE, MARK, Target, Unit, Unwritable};
 use super::values::Setting;
 
 /// The script that makes what is installed on a node use the files.
@@ -207,7 +207,11 @@ fn script(options: &Options) -> String {
         match system {
             // dnf reads its own section only, and may not be there.
             System::Dnf => {
-                script.extend(["[ ! -e ", &file, " ] || put ", &file, " ", block, " '\\[main\\]'\n"]);
+                script.extend(["[ ! -e ", &file, " ] || put ", &file, " ", block, " main\n"]);
+            }
+            System::Environment => {
+                script.push_str(&short());
+                script.extend(["short ", &file, " ", block, " && put ", &file, " ", block, "\n"]);
             }
             _ => script.extend(["put ", &file, " ", block, "\n"]),
         }
@@ -271,14 +275,26 @@ systemctl daemon-reload || say 'systemctl daemon-reload failed'
 /// A function that puts a block into a file in which others have lines: what stood there of an earlier one goes, all else
 /// stays, and nothing is written that is there already. The file is made anew beside the old one, which goes only when it is
 /// whole: a full disk loses no line of others.
+///
+/// In a section the block comes last, because the last one of several values holds (libdnf, `ConfigParser::setValue`); in
+/// each, where a file has it more than once, since they are one for the reader. sed alone finds the places: minimal images
+/// have no awk.
 fn put() -> String {
     format!(
         r#"
-# put FILE BLOCK [LINE]: behind the line, or at the end.
+# put FILE BLOCK [SECTION]: at the end of the section, or of the file.
 put() {{
   [ -e "$1" ] || (umask 022; : >"$1")
   file=$(readlink -f "$1")
-  others=$(sed '/^{MARK}$/,/^{END}$/d' "$file") || {{ say "cannot read $1"; return 0; }}
+  torn=$(torn "$file") && others=$(sed '/^{MARK}$/,/^{END}$/d' "$file") || {{ say "cannot read $1"; return 0; }}
+  if [ -n "$torn" ]; then
+    say "$1 has the first line of what reach writes without the last one ({END}), so nobody knows which lines are whose: delete those of reach; the file stays as it is"
+    return 0
+  fi
+  if [ -n "$3" ] && [ -z "$(printf '%s\n' "$others" | sed -n "/^[[:blank:]]*\[$3\]/p")" ]; then
+    say "$1 has no line [$3], behind which the lines of $2 belong: write it; the file stays as it is"
+    return 0
+  fi
   if ! cp -p "$file" "$file.reach" || ! with "$2" "$3" >"$file.reach"; then
     say "cannot write $1, it stays as it is"
   elif ! cmp -s "$file.reach" "$file"; then
@@ -286,12 +302,68 @@ put() {{
   fi
   rm -f "$file.reach"
 }}
+# torn FILE: says so if a block has no end, behind which lines of others would be taken for its own.
+torn() {{
+  sed -n '/^{MARK}$/ {{
+  x
+  /./ {{
+    p
+    q
+  }}
+  s/^/torn/
+  x
+}}
+/^{END}$/ {{
+  x
+  s/.*//
+  x
+}}
+$ {{
+  x
+  p
+}}' "$1"
+}}
 with() {{
-  if [ -n "$2" ]; then
-    printf '%s\n' "$others" | sed "/^$2/r $1"
-  else
+  if [ -z "$2" ]; then
     {{ [ -z "$others" ] || printf '%s\n' "$others"; }} && cat "$1"
+    return
   fi
+  # The hold space has the header of the section while lines are in it.
+  marked=$(printf '%s\n' "$others" | sed '
+/^[[:blank:]]*\[/ {{
+  x
+  /./ i\
+{MARK}
+  s/.*//
+  x
+  /^[[:blank:]]*\['"$2"'\]/ h
+}}
+$!b
+x
+/./ {{
+  x
+  a\
+{MARK}
+  b
+}}
+x') && printf '%s\n' "$marked" | sed -e '/^{MARK}$/ {{' -e "r $1" -e d -e '}}'
+}}
+"#
+    )
+}
+
+/// A function that says whether `/etc/environment` can have each line of a block. What is known of a line is checked when it
+/// is written; what a cluster of a class or a variable of clusterctl adds is known on the node only.
+fn short() -> String {
+    format!(
+        r#"
+# short FILE BLOCK: whether no pam_env cuts a line of the block.
+short() {{
+  while IFS= read -r line; do
+    [ "$(printf %s "$line" | wc -c)" -gt {LONGEST_LINE} ] || continue
+    say "$(printf %s "$line" | sed 's/=.*//') has more than the {LONGEST_LINE} bytes that every pam_env reads: $1 stays as it is"
+    return 1
+  done <"$2"
 }}
 "#
     )

@@ -10,7 +10,7 @@ use flate2::read::GzDecoder;
 use serde_json::{Map, Value, json};
 
 use super::node::{self, File, Node};
-use super::render::{self, Bootstrap, TooLong};
+use super::render::{self, Bootstrap, Content, TooLong};
 use super::targets::{MARK, Target, VARIABLES};
 use super::values::Setting;
 use super::variables::references;
@@ -149,6 +149,9 @@ pub fn is_secret_name(name: &str) -> bool {
 
 /// The files with variables in them, in a Secret.
 ///
+/// Cluster API copies what is in it into user data, which is a Jinja template there too. So the value is base64, which the
+/// item of `files` says (`encoding`, copied beside it); plain only where clusterctl has to find its variables.
+///
 /// # Errors
 /// As [`patch`].
 pub fn secret(
@@ -169,7 +172,9 @@ pub fn secret(
     for file in node.files.iter().filter(|file| file.has_values) {
         match filled(file, variables) {
             Ok(filled) if filled.content == file.content => {
-                let encoded = base64_simd::STANDARD.encode_to_string(&file.content);
+                let value = Content::base64(file).text;
+                // `data` is base64 of any value.
+                let encoded = base64_simd::STANDARD.encode_to_string(value);
                 data.insert(file.name().to_owned(), encoded.into());
             }
             Ok(filled) => {
@@ -201,12 +206,15 @@ pub fn is_secret_of_reach(object: &Value) -> bool {
 
 /// A file with the variables of clusterctl in it.
 pub(super) fn filled(file: &File, variables: &[String]) -> Result<File, PatchError> {
-    let has = |number: usize| file.content.contains(&placeholder(number));
-    if !(0..variables.len()).any(has) {
+    if !has_variables(file, variables) {
         return Ok(file.clone());
     }
     check_plain(&file.path, &file.content)?;
     Ok(File { content: fill(&file.content, variables), ..file.clone() })
+}
+
+fn has_variables(file: &File, variables: &[String]) -> bool {
+    (0..variables.len()).any(|number| file.content.contains(&placeholder(number)))
 }
 
 /// Puts variables where their placeholders are.
@@ -308,7 +316,10 @@ impl<'a> Patch<'a> {
         let mut files = Vec::new();
         for file in &self.wanted.node.files {
             let item = match self.wanted.secret {
-                Some(secret) if file.has_values => Ok(render::kubeadm_file_from(file, secret)),
+                Some(secret) if file.has_values => {
+                    let is_plain = has_variables(file, self.wanted.variables);
+                    Ok(render::kubeadm_file_from(file, secret, is_plain))
+                }
                 _ => self.item(file, bootstrap),
             };
             match item {
@@ -481,6 +492,15 @@ impl<'a> Patch<'a> {
 // === impl PatchError ===
 
 impl PatchError {
+    /// The same where no Secret can be referred to.
+    #[must_use]
+    pub(super) fn without_secret(self) -> Self {
+        match self {
+            Self::TooLong(error) => Self::TooLong(error.without_secret()),
+            other => other,
+        }
+    }
+
     /// A field of another type.
     pub(super) fn wrong(field: &str, expected: &'static str, found: &Value) -> Self {
         Self::Type { field: field.to_owned(), expected, found: kind(found) }

@@ -39,7 +39,8 @@ pub struct Content {
 /// A file whose content does not fit into a `KubeadmConfigSpec`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{path} has {characters} characters {form}, of which a KubeadmConfig takes {LONGEST_CONTENT}: the longest value is {longest} with {bytes} bytes; write a name above many names or a network for many addresses in no_proxy, or keep the file in a Secret with --env-secret NAME"
+    "{path} has {characters} characters {form}, of which a KubeadmConfig takes {LONGEST_CONTENT}: {}write a name above many names or a network for many addresses in no_proxy{}",
+    shown(.longest.as_ref()), if *.takes_secret { ", or keep the file in a Secret with --env-secret NAME" } else { "" }
 )]
 pub struct TooLong {
     /// The file.
@@ -48,10 +49,15 @@ pub struct TooLong {
     pub characters: usize,
     /// In which form.
     pub form: &'static str,
-    /// The variable that makes it so.
-    pub longest: String,
-    /// How long that is.
-    pub bytes: usize,
+    /// The variable that makes it so, and how long its value is.
+    pub longest: Option<(String, usize)>,
+    /// Whether the file can be in a Secret instead.
+    pub takes_secret: bool,
+}
+
+fn shown(longest: Option<&(String, usize)>) -> String {
+    let shown = |(name, bytes): &(String, usize)| format!("the longest value is {name} with {bytes} bytes; ");
+    longest.map(shown).unwrap_or_default()
 }
 
 /// The content of a file for a `KubeadmConfigSpec`.
@@ -109,15 +115,17 @@ pub fn kubeadm_file(file: &File, content: Content) -> Value {
     item
 }
 
-/// A file of a `KubeadmConfigSpec` whose content is in a Secret.
+/// A file of a `KubeadmConfigSpec` whose content is in a Secret, as text or in base64. Cluster API puts the value where
+/// `content` would be and leaves `encoding` as it is (`resolveFiles` of its bootstrap provider), so cloud-init and Ignition
+/// decode it.
 #[must_use]
-pub fn kubeadm_file_from(file: &File, secret: &str) -> Value {
-    json!({
-        "path": file.path,
-        "owner": "root:root",
-        "permissions": mode(file.mode),
-        "contentFrom": {"secret": {"name": secret, "key": file.name()}},
-    })
+pub fn kubeadm_file_from(file: &File, secret: &str, is_plain: bool) -> Value {
+    let mut item = json!({"path": file.path, "owner": "root:root", "permissions": mode(file.mode)});
+    if !is_plain {
+        item["encoding"] = "base64".into();
+    }
+    item["contentFrom"] = json!({"secret": {"name": secret, "key": file.name()}});
+    item
 }
 
 /// `files` and `preKubeadmCommands`, for people who put them into their manifests themselves.
@@ -205,7 +213,7 @@ fn mode(mode: u32) -> String {
 
 impl Content {
     /// The content of a file in base64.
-    fn base64(file: &File) -> Self {
+    pub(super) fn base64(file: &File) -> Self {
         Self { encoding: Some("base64"), text: base64_simd::STANDARD.encode_to_string(&file.content) }
     }
 }
@@ -215,12 +223,24 @@ impl Content {
 impl TooLong {
     /// A file that takes so many characters in a form.
     pub(super) fn new(file: &File, characters: usize, form: &'static str) -> Self {
-        let lines = file.content.lines().filter_map(|line| line.split_once('='));
-        let (longest, bytes) = lines
-            .map(|(name, value)| (name, value.len()))
-            .max_by_key(|(_, bytes)| *bytes)
-            .unwrap_or_default();
-        Self { path: file.path.clone(), characters, form, longest: longest.to_owned(), bytes }
+        // What stands in front of `=` elsewhere, as in apt.conf, may be a part of a password.
+        let is_name = |name: &str| {
+            name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+        };
+        let lines = file.content.lines().filter(|_| file.has_values);
+        let longest = lines
+            .filter_map(|line| line.strip_prefix("export ").unwrap_or(line).split_once('='))
+            .filter(|(name, _)| is_name(name))
+            .map(|(name, value)| (name.to_owned(), value.len()))
+            .max_by_key(|(_, bytes)| *bytes);
+        Self { path: file.path.clone(), characters, form, longest, takes_secret: file.has_values }
+    }
+
+    /// The same where no Secret can be referred to.
+    #[must_use]
+    pub(super) fn without_secret(self) -> Self {
+        Self { takes_secret: false, ..self }
     }
 }
 
@@ -229,7 +249,7 @@ mod tests {
     use std::io::Read;
 
     use super::*;
-    use crate::host::node::Options;
+    use crate::host::node::{Options, System};
     use crate::host::values::Setting;
     use crate::inject::preset::ProxyVariable;
 
@@ -282,6 +302,28 @@ mod tests {
         let error = content(&node(&list(4000)).files[0], Bootstrap::CloudConfig).err().unwrap();
         assert!(error.characters > LONGEST_CONTENT && error.form == "in gzip+base64");
         assert!(plain(long).is_err() && plain(&node("web").files[0]).unwrap().encoding.is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_named_with_a_variable_and_nothing_of_its_values() {
+        let value = format!("http://me:s3=cret@p:1/{}", "x=".repeat(9000));
+        let settings = [Setting { proxy: ProxyVariable::Http, value, secret: false }];
+        let system = vec![System::Apt, System::Profile];
+        let node = Node::new(&settings, &Options { system, ..Options::default() }).unwrap();
+        let errors = kubeadm(&node, Bootstrap::Ignition).unwrap_err();
+        let found: Vec<(&str, Option<&str>)> = errors
+            .iter()
+            .map(|error| (&*error.path, error.longest.as_ref().map(|(name, _)| &**name)))
+            .collect();
+        let expected = [
+            ("/etc/reach/proxy.env", Some("HTTP_PROXY")),
+            ("/etc/profile.d/reach-proxy.sh", Some("HTTP_PROXY")),
+            ("/etc/apt/apt.conf.d/95reach-proxy", None),
+        ];
+        assert_eq!(found, expected);
+        for error in errors {
+            assert!(!error.to_string().contains("s3"), "{error}");
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub enum Why {
 /// 1.3.1 (RHEL 8), of 8,192 from 1.4.0 (Debian 11, Ubuntu 22.04, RHEL 9) and of any length from 1.7.0 (`BUF_SIZE` in
 /// modules/pam_env/pam_env.c). Of a longer line, old ones take the beginning for all of it without a word; newer ones read
 /// neither it nor what follows.
-const LONGEST_LINE: usize = 1024 - "\n\0".len();
+pub const LONGEST_LINE: usize = 1024 - "\n\0".len();
 
 /// What stands in `/etc/environment` for itself in no reader, or not in all. pam_env cuts the value at `#` even between
 /// quotes, takes quotes away and joins lines at `\`; systemd's user sessions read the file too (environment.d(5)) and
@@ -311,22 +311,27 @@ fn apt_proxy(value: &str) -> Result<&str, Why> {
 fn dnf_proxy(value: &str) -> Result<Vec<String>, Why> {
     let (scheme, rest) = printable(value)?.split_once("://").ok_or(Why::DnfProxy)?;
     let authority = rest.trim_end_matches('/');
-    let (credentials, host) =
-        authority.rsplit_once('@').map_or((None, authority), |(who, host)| (Some(who), host));
+    let (credentials, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     if !DNF_SCHEMES.contains(&scheme) || host.is_empty() || host.contains(['/', '?', '#', ' ']) {
         return Err(Why::DnfProxy);
     }
     let mut lines = vec![format!("proxy={scheme}://{host}")];
-    if let Some(credentials) = credentials {
-        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-        for (name, text) in [("proxy_username", user), ("proxy_password", password)] {
-            let text = percent_decode_str(text).decode_utf8().map_err(|_| Why::DnfCharacter)?;
-            // Blanks at the ends are taken away, `$name` and `${name}` are variables of dnf.
-            if text.contains('$') || text.trim() != text || printable(&text).is_err() {
-                return Err(Why::DnfCharacter);
-            }
-            lines.push(format!("{name}={text}"));
+    // Empty ones too: otherwise those of another proxy that stand in the file would go to ours. dnf takes an empty user for
+    // none (libdnf, `newHandle` of Repo.cpp).
+    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+    for (name, text) in [("proxy_username", user), ("proxy_password", password)] {
+        let text = percent_decode_str(text).decode_utf8().map_err(|_| Why::DnfCharacter)?;
+        // Blanks at the ends are taken away, and then one pair of quotes; `$name` and `${name}` are variables of dnf.
+        let is_quoted = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+        if text.contains('$')
+            || text.trim() != text
+            || is_quoted('"')
+            || is_quoted('\'')
+            || printable(&text).is_err()
+        {
+            return Err(Why::DnfCharacter);
         }
+        lines.push(format!("{name}={text}"));
     }
     Ok(lines)
 }
@@ -374,7 +379,7 @@ impl fmt::Display for Why {
                 DNF_SCHEMES.join(", ")
             ),
             Self::DnfCharacter => f.write_str(
-                "dnf.conf has no escape for $, for white space at an end of a user or a password, nor for what is not printable ASCII: leave dnf out, or choose another password",
+                "dnf.conf has no escape for $, for white space at an end of a user or a password or quotes at both, nor for what is not printable ASCII: leave dnf out, or choose another password",
             ),
             Self::AptScheme => {
                 f.write_str("apt wants a URL that begins with http://, https:// or socks5h://: write the scheme")

@@ -355,15 +355,24 @@ spec:
         "{}",
         run.stderr
     );
+    let (_, secret) = with.rsplit_once("---\n").unwrap();
+    let class = example("clusterclass").replace("namespace: clusters", "namespace: prod");
+    let run = patch(&format!("{}\n---\n{secret}", class.split("\n---\n").next().unwrap()), &[]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    assert!(run.stderr.contains("would stand in the class"), "{}", run.stderr);
+    assert!(!run.stderr.contains("--env-secret") && !run.stderr.contains("s3cret"), "{}", run.stderr);
     let run = patch(&with, &["--env-secret", "web-proxy-env"]);
     assert!(!run.stderr.contains("s3cret"));
     let after = run.succeeded();
     let control_plane = serde_json::to_string(&spec(&after)).unwrap();
     let secret = values(&after).pop().unwrap();
     let encoded = secret["data"]["proxy.env"].as_str().unwrap();
-    let env = String::from_utf8(base64_simd::STANDARD.decode_to_vec(encoded).unwrap()).unwrap();
+    let decoded = |text: &str| String::from_utf8(base64_simd::STANDARD.decode_to_vec(text).unwrap()).unwrap();
+    // Once as every `data`, once for Jinja.
+    let value = decoded(encoded);
+    let env = decoded(&value);
     assert!(env.contains("https_proxy='http://me:s3cret%40@proxy.corp.example:3128'\n"), "{env}");
-    assert!(!control_plane.contains(encoded));
+    assert!(!control_plane.contains(encoded) && !control_plane.contains(&value));
 }
 
 #[test]
@@ -375,7 +384,13 @@ fn inline_credentials_are_warned_about_and_never_printed() {
     let preset = preset.display().to_string();
     let run = pipe(&["host", "patch", "-f", "-", "--presets", &preset], &cluster("files: []"));
     assert!(run.stderr.contains("http_proxy has a user or a password in it"), "{}", run.stderr);
-    assert!(!run.stderr.contains("s3cret"));
+    assert!(run.stderr.contains("--env-secret NAME") && !run.stderr.contains("s3cret"));
+    // A class cannot follow that advice.
+    let class = example("clusterclass");
+    let class = class.split("\n---\n").next().unwrap();
+    let run = pipe(&["host", "patch", "-f", "-", "--presets", &preset], class);
+    assert!(run.stderr.contains("a class cannot refer to a Secret"), "{}", run.stderr);
+    assert!(!run.stderr.contains("--env-secret") && !run.stderr.contains("s3cret"));
 }
 
 #[test]
@@ -515,6 +530,13 @@ fn what_a_class_cannot_know_is_said() {
     let unknown = class.replace("controlPlaneIpAddr", "vip");
     let told = host("patch", &unknown, &[]).stderr;
     assert!(told.contains("has no variable controlPlaneIpAddr"), "{told}");
+    let told = host("patch", &class, &["--static-pods", "explicit"]).stderr;
+    assert!(told.contains("a patch of a class writes no extraEnvs"), "{told}");
+    let sometimes = class
+        .replace("- name: createEmptyArrays\n", "- name: createEmptyArrays\n    enabledIf: '{{ .empty }}'\n");
+    let told = host("patch", &sometimes, &[]).stderr;
+    let expected = "ClusterClass clusters/vsphere: the patch createEmptyArrays has enabledIf";
+    assert!(told.contains(expected), "{told}");
     let without: Vec<&str> = documents(&class)
         .iter()
         .filter(|document| {
@@ -526,6 +548,31 @@ fn what_a_class_cannot_know_is_said() {
     let run = host("patch", &without.concat(), &[]);
     assert!(run.stderr.contains("its ClusterClass is not in the stream"), "{}", run.stderr);
     assert!(run.succeeded().contains("/etc/reach/proxy.env"), "the template is patched");
+}
+
+#[test]
+fn a_line_of_the_environment_that_a_cluster_can_make_too_long_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let preset = folder.path().join("preset.yaml");
+    let patch = |manifests: &str, bytes: usize| {
+        let text = format!(
+            "apiVersion: reach.dev/v1alpha1\nkind: ClusterPodPreset\nmetadata: {{name: a}}\nspec: {{env: [{{name: http_proxy, value: 'http://p:1'}}, {{name: no_proxy, value: {}}}]}}\n",
+            "x".repeat(bytes)
+        );
+        fs::write(&preset, text).unwrap();
+        let preset = preset.display().to_string();
+        let run = pipe(&["host", "patch", "-f", "-", "--os", "environment", "--presets", &preset], manifests);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        run.stderr
+    };
+    let class = example("clusterclass");
+    let class = class.split("\n---\n").next().unwrap();
+    let (template, told) = (example("template"), "in /etc/environment with what clusters or variables add");
+    assert!(!patch(class, 300).contains(told));
+    assert!(patch(class, 600).contains(told));
+    assert!(patch(&template, 300).contains(told));
+    // Where all is known, it is an error or nothing.
+    assert!(!patch(&cluster("files: []"), 600).contains(told));
 }
 
 #[test]

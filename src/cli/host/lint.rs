@@ -10,7 +10,6 @@ use super::stream::StreamInput;
 use super::{HostInput, Known};
 use crate::cli::{self, Failure, Output};
 use crate::host::cluster_api::{Finding, Object, check};
-use crate::host::node::StaticPods;
 
 /// Say what is wrong with manifests of Cluster API, as far as proxies are concerned
 ///
@@ -36,7 +35,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let files = arguments.stream.files()?;
     let stream = arguments.stream.facts().read(&files)?;
     let presets = arguments.input.load_if_given(&stream)?;
-    let has_static_pods = presets.options.static_pods != StaticPods::None;
     let versions = stream.manifests.objects().iter().filter_map(Object::unpatchable);
     // Several groups may have one object.
     let mut findings: BTreeSet<Finding> = versions.map(|(finding, _)| finding).collect();
@@ -44,7 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let values =
             presets.values_of(&Known::of(group, false), stream.namespace(group)).map_err(super::messages)?;
         findings.extend(group.warnings().cloned());
-        findings.extend(check(&stream.manifests, group, &values.settings, has_static_pods));
+        findings.extend(check(&stream.manifests, group, &values.settings, presets.options.static_pods));
     }
     let text = match arguments.output {
         Output::Text => findings.iter().fold(String::new(), |mut text, finding| {

@@ -11,11 +11,12 @@ use crate::cli::output::{self, Form, append};
 use crate::cli::{self, Failure, shared_out};
 use crate::host::class;
 use crate::host::cluster_api::{CORE, Group, Object, check};
-use crate::host::node::{Node, StaticPods};
+use crate::host::node::{Node, StaticPods, System};
 use crate::host::patch::{self, PatchError, Wanted, is_secret_of_reach};
 use crate::host::render::LONGEST_USER_DATA;
-use crate::host::targets::MARK;
+use crate::host::targets::{LONGEST_LINE, MARK, Target};
 use crate::host::values::Setting;
+use crate::inject::preset::ProxyVariable;
 use crate::manifest::{self, Operation};
 
 /// Give nodes of Cluster API the proxy of presets
@@ -139,7 +140,7 @@ impl Work<'_> {
         };
         self.warnings.extend(values.warnings());
         let static_pods = self.presets.options.static_pods;
-        let found = check(&self.stream.manifests, group, &values.settings, static_pods != StaticPods::None);
+        let found = check(&self.stream.manifests, group, &values.settings, static_pods);
         self.warnings.extend(found.iter().map(ToString::to_string));
         if group.configurations.is_empty() && of_class.is_none() {
             return;
@@ -155,6 +156,7 @@ impl Work<'_> {
                 self.presets.have_no_proxy()
             ));
         }
+        self.room(group, &values.settings, &known);
         let for_workers = for_control_plane.for_worker();
         let secret = match self.secret(group, namespace, &for_control_plane, &known) {
             Ok(secret) => secret,
@@ -187,6 +189,29 @@ impl Work<'_> {
         }
     }
 
+    /// What becomes of a line in `/etc/environment` that each cluster, or clusterctl, makes longer.
+    fn room(&mut self, group: &Group, settings: &[Setting], known: &Known) {
+        if !self.presets.options.system.contains(&System::Environment) {
+            return;
+        }
+        let Some(list) = settings.iter().find(|setting| setting.proxy == ProxyVariable::No) else { return };
+        let variables = (0..known.variables.len()).map(|number| (patch::placeholder(number), LONGEST_HOST));
+        let room = |bytes: usize, (placeholder, room): (String, usize)| {
+            let found = list.value.matches(&placeholder).count();
+            bytes - found * placeholder.len() + found * room
+        };
+        let line = "NO_PROXY=".len() + list.value.len();
+        let longest =
+            variables.chain(std::iter::once((class::PLACEHOLDER.to_owned(), OF_A_CLUSTER))).fold(line, room);
+        if longest > LONGEST_LINE && longest != line {
+            self.warnings.push(format!(
+                "{}: no_proxy can have {longest} bytes in {} with what clusters or variables add, of which not every pam_env reads more than {LONGEST_LINE}; hosts on which it has more get none of it there: write a name above many names and a network for many addresses, or --os profile instead of environment",
+                self.stream.name(group),
+                Target::EtcEnvironment.path()
+            ));
+        }
+    }
+
     /// Values of Secrets stay in Secrets; other credentials are told of, without being shown.
     fn credentials(&mut self, group: &Group, is_class: bool, settings: &[Setting]) {
         let name = self.stream.name(group);
@@ -198,7 +223,15 @@ impl Work<'_> {
         let explicit = self.presets.options.static_pods == StaticPods::Explicit;
         for setting in settings {
             let variable = setting.proxy.lower();
-            if setting.secret && (self.env_secret.is_none() || explicit) {
+            if is_class && setting.secret {
+                self.errors.push(format!(
+                    "{name}: {variable} comes from a Secret, and would stand in the class, whose patches cannot refer to one: name presets without it with --preset, or write clusters without a class"
+                ));
+            } else if is_class && setting.has_credentials() {
+                self.warnings.push(format!(
+                    "{name}: {variable} has a user or a password in it, which everybody can read who can read the class, and a class cannot refer to a Secret: use a proxy that wants none from hosts, or clusters without a class"
+                ));
+            } else if setting.secret && (self.env_secret.is_none() || explicit) {
                 let instead = if explicit { "--static-pods inherit" } else { "--env-secret NAME" };
                 self.errors.push(format!(
                     "{name}: {variable} comes from a Secret, and would stand in the manifest: write {instead}"
@@ -308,6 +341,17 @@ impl Work<'_> {
         };
         match class::patch(&object.value, template, wanted) {
             Ok(operations) => {
+                if !wanted.node.files.is_empty() {
+                    if self.presets.options.static_pods == StaticPods::Explicit {
+                        self.warnings.push(format!(
+                            "{}, {object}: a patch of a class writes no extraEnvs, so with --static-pods explicit static pods of its clusters get no proxy: write --static-pods inherit",
+                            object.source
+                        ));
+                    }
+                    let doubts = class::doubts(&object.value, template);
+                    let place = format!("{}, {object}", object.source);
+                    self.warnings.extend(doubts.iter().map(|doubt| format!("{place}: {doubt}")));
+                }
                 if !wanted.node.files.is_empty() && !class::knows_endpoint(&object.value) {
                     self.warnings.push(format!(
                         "{}, {object}: the class has no variable controlPlaneIpAddr, so the address of the API server is not in the list: write it, or its network, into a preset",
@@ -420,6 +464,13 @@ impl Work<'_> {
 /// What Cluster API puts into user data besides, in bytes: the keys and certificates of a control plane, and kubeadm's
 /// configuration.
 const OF_CLUSTER_API: usize = 16 * 1024;
+
+/// Longest name of a host, in bytes, for which a variable of clusterctl can stand.
+const LONGEST_HOST: usize = 253;
+
+/// What a cluster of a class adds to a list, in bytes: two networks of Services with the first address of each and two of
+/// pods, in IPv4 and IPv6, its domain, the address of its API server and the name of its vCenter.
+const OF_A_CLUSTER: usize = 512;
 
 /// How messages name a document.
 fn source(stream: &Stream<'_>, file: usize, document: usize) -> String {

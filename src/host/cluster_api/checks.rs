@@ -9,6 +9,7 @@ use super::field::{Field, Place, Report};
 use super::files::{self, Content, File};
 use super::pools::Pool;
 use super::{Finding, Group, Manifests, Object};
+use crate::host::node::StaticPods;
 use crate::host::targets::{Target, Unit};
 use crate::host::values::Setting;
 use crate::host::variables::has_reference;
@@ -19,6 +20,9 @@ use crate::no_proxy::entry::Entry;
 
 /// Our script, by which a command is known to be ours.
 const OURS: &str = "/etc/reach/apply-proxy.sh";
+
+/// The first Kubernetes whose kubeadm reads `extraEnvs` (kubeadm.k8s.io/v1beta4).
+const EXTRA_ENVS_SINCE: (u32, u32) = (1, 31);
 
 /// Programs that download whatever their arguments are.
 const DOWNLOADERS: [&str; 2] = ["curl", "wget"];
@@ -61,18 +65,27 @@ const JINJA: [(&str, &str); 3] = [("{%", "a statement"), ("{#", "a comment"), ("
 /// What is wrong with a group: with the networks of its cluster, with the proxies that its hosts get, and with what its
 /// configurations say of proxies themselves.
 ///
-/// `settings` are what hosts get, the group's entries among them; `static_pods` says whether static pods get them, too.
+/// `settings` are what hosts get, the group's entries among them; `static_pods` says whether static pods get them, too, and
+/// how.
 /// Groups that share an object share what is found in it.
 #[must_use]
-pub fn check(manifests: &Manifests, group: &Group, settings: &[Setting], static_pods: bool) -> Vec<Finding> {
-    let mut check = Check { objects: manifests.objects(), group, settings, found: Vec::new() };
+pub fn check(
+    manifests: &Manifests,
+    group: &Group,
+    settings: &[Setting],
+    static_pods: StaticPods,
+) -> Vec<Finding> {
+    let mut check = Check { objects: manifests.objects(), group, settings, static_pods, found: Vec::new() };
     check.virtual_addresses();
     check.overlaps();
     check.pools();
     check.zones();
     check.variables();
-    if static_pods {
+    if static_pods != StaticPods::None {
         check.static_pods();
+    }
+    if let Some(index) = group.cluster.filter(|_| check.is_explicit()) {
+        check.kubernetes(&Field::of(check.objects, index).at("spec.topology.version"));
     }
     for &index in &group.configurations {
         check.configuration(&Field::of(check.objects, index));
@@ -87,6 +100,7 @@ struct Check<'c> {
     objects: &'c [Object],
     group: &'c Group,
     settings: &'c [Setting],
+    static_pods: StaticPods,
     found: Vec<Finding>,
 }
 
@@ -284,6 +298,26 @@ impl Check<'_> {
         self.found.push(self.objects[anchor].finding("static-pods", "no_proxy", message));
     }
 
+    /// Whether static pods get the variables by `extraEnvs`.
+    fn is_explicit(&self) -> bool {
+        self.static_pods == StaticPods::Explicit && self.has_proxy()
+    }
+
+    /// The version that a control plane has, where `extraEnvs` are to do something.
+    fn kubernetes(&mut self, field: &Field<'_>) {
+        let Some(text) = field.value.as_str() else { return };
+        let mut numbers = text.trim_start_matches('v').split('.').map(str::parse::<u32>);
+        let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return };
+        if (major, minor) < EXTRA_ENVS_SINCE {
+            let (major, minor) = EXTRA_ENVS_SINCE;
+            let message = format!(
+                "before {major}.{minor}, whose kubeadm is the first that reads extraEnvs, so static pods get no proxy: \
+                 write --static-pods inherit"
+            );
+            self.found.push(field.finding("old-kubernetes", message));
+        }
+    }
+
     /// What a configuration says of proxies itself.
     fn configuration(&mut self, object: &Field<'_>) {
         let Some(path) = object.object.configuration() else { return };
@@ -291,6 +325,14 @@ impl Check<'_> {
         // Types were looked at when the entries were derived.
         let mut report = Report::default();
         let is_cloud_init = spec.at("format").value != "ignition";
+        let mut of_components =
+            ["apiServer", "controllerManager", "scheduler"].iter().flat_map(|component| {
+                spec.at(&format!("clusterConfiguration.{component}.extraEnvs")).items(&mut report)
+            });
+        let is_proxy = |item: Field<'_>| item.value["name"].as_str().is_some_and(is_about_proxies);
+        if of_components.any(is_proxy) || self.is_explicit() {
+            self.kubernetes(&object.at("spec.version"));
+        }
         let networking = spec.at("clusterConfiguration.networking");
         if networking.value.as_object().is_some_and(|members| !members.is_empty()) {
             let message = "Cluster API drops this since 1.11 and takes what the Cluster says: write it into \
@@ -341,6 +383,16 @@ impl Check<'_> {
     /// A file that is not ours and has to do with proxies.
     fn file(&mut self, file: &File<'_>, is_cloud_init: bool) {
         let text = file.text().unwrap_or_default();
+        let from = file.field.at("contentFrom");
+        // Cluster API copies it as it is.
+        if is_cloud_init
+            && !is_ours(file.path)
+            && !file.field.at("encoding").is_set()
+            && let Some(text) = self.of_secret(&from)
+            && (is_about_proxies(file.path) || is_about_proxies(&text))
+        {
+            self.jinja(&from, &text);
+        }
         if is_ours(file.path) || !(is_about_proxies(file.path) || is_about_proxies(text)) {
             return;
         }
@@ -377,6 +429,24 @@ impl Check<'_> {
             );
             self.found.push(file.field.finding("own-drop-in", message));
         }
+    }
+
+    /// What is in a Secret to which `contentFrom` refers, if that is among the documents.
+    fn of_secret(&self, from: &Field<'_>) -> Option<String> {
+        let of = &from.value["secret"];
+        let is_it = |object: &&Object| {
+            object.group.is_empty()
+                && object.kind == "Secret"
+                && of["name"] == *object.name
+                && object.namespace == from.object.namespace
+        };
+        let (secret, key) = (self.objects.iter().find(is_it)?, of["key"].as_str()?);
+        let text = || secret.value["stringData"][key].as_str().map(str::to_owned);
+        let encoded = || {
+            let value = secret.value["data"][key].as_str()?;
+            String::from_utf8(base64_simd::STANDARD.decode_to_vec(value.trim()).ok()?).ok()
+        };
+        text().or_else(encoded)
     }
 
     fn jinja(&mut self, field: &Field<'_>, text: &str) {

@@ -15,7 +15,7 @@ pub struct Rule {
 
 /// All rules, in the order of their names. Rules about proxy variables themselves are those of [`crate::lint::RULES`], of
 /// which those apply here that need more than a preset: E7 and W8.
-pub static RULES: [Rule; 23] = [
+pub static RULES: [Rule; 24] = [
     Rule {
         name: "dropped-networking",
         title: "A configuration says networks that Cluster API drops",
@@ -38,7 +38,7 @@ pub static RULES: [Rule; 23] = [
         name: "jinja",
         title: "cloud-init reads Jinja in a file or command about proxies",
         why: "Cluster API's user data is a Jinja template. `{{`, `{%` and `{#` in a plain file or a command are read as one, also in `${#array[@]}` of a shell; if that fails, cloud-init drops all of the user data, and no node comes up.",
-        write: "The file with `encoding: base64`, which Jinja does not touch; a command as a script in such a file.",
+        write: "The file with `encoding: base64`, which Jinja does not touch; with `contentFrom`, the base64 in the Secret; a command as a script in such a file.",
     },
     Rule {
         name: "left-to-the-cluster",
@@ -69,6 +69,12 @@ pub static RULES: [Rule; 23] = [
         title: "The address of the API server is not known",
         why: "Machines join through it. Where a proxy is in between, kubeadm and the kubelet wait for it in vain.",
         write: "`controlPlaneEndpoint` of the `Cluster` or of its infrastructure; or its name in a preset, if the provider chooses the address.",
+    },
+    Rule {
+        name: "old-kubernetes",
+        title: "`extraEnvs` for a Kubernetes that does not read them",
+        why: "kubeadm reads `extraEnvs` since Kubernetes 1.31. Cluster API leaves them out of the configuration of an earlier one without a word, and static pods have no proxy.",
+        write: "`--static-pods inherit`, or a newer Kubernetes.",
     },
     Rule {
         name: "own-drop-in",

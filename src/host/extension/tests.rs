@@ -480,3 +480,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_validation_tells_of_a_kubernetes_that_reads_no_extra_envs() {
+    let settings = json!({"static-pods": "explicit"});
+    let mut request = request(Hook::ValidateTopology, None, &items(), &settings);
+    let told = |request: &Value| {
+        let generated = {
+            let mut generate = request.clone();
+            generate["kind"] = format!("{}Request", Hook::GeneratePatches.name()).into();
+            called(Hook::GeneratePatches, &generate, &corporate())
+        };
+        let mut after = request.clone();
+        let patched = patched(&items(), &generated);
+        for item in after["items"].as_array_mut().unwrap() {
+            item["object"] = patched[item["uid"].as_str().unwrap()].clone();
+        }
+        answer(Hook::ValidateTopology, after.to_string().as_bytes(), &corporate()).unwrap().notes
+    };
+    assert!(!told(&request).iter().any(|finding| finding.contains("before 1.31")));
+    request["variables"][0]["value"]["cluster"]["topology"]["version"] = "v1.30.4".into();
+    assert!(told(&request).iter().any(|finding| finding.contains("before 1.31")));
+}
+
+#[test]
+fn a_file_that_is_too_long_offers_no_secret_of_which_no_hook_knows() {
+    let long: Vec<String> =
+        (0..4000).map(|number| format!("h{}.corp.example", number * 7919 % 4001)).collect();
+    let env = json!([
+        {"name": "http_proxy", "value": "http://p:1", "mergeStrategy": "Replace"},
+        {"name": "no_proxy", "value": long.join(","), "mergeStrategy": "Merge"},
+    ]);
+    let request = request(Hook::GeneratePatches, None, &items(), &json!({}));
+    let response = called(Hook::GeneratePatches, &request, &[preset("long", &json!({"env": env}))]);
+    let message = response["message"].as_str().unwrap();
+    assert!(message.contains("of which a KubeadmConfig takes 10240"), "{message}");
+    assert!(!message.contains("--env-secret"), "{message}");
+}

@@ -170,7 +170,7 @@ fn the_script_restarts_what_is_there_and_may_run_twice() {
         file.content.clone()
     };
     let environment = format!("LANG=C\nno_final_newline=1\n{}", block("/etc/reach/environment"));
-    let dnf = format!("[main]\n{}gpgcheck=1\n[other]\nproxy=http://own\n", block("/etc/reach/dnf.conf"));
+    let dnf = format!("[main]\ngpgcheck=1\n{}[other]\nproxy=http://own\n", block("/etc/reach/dnf.conf"));
     let calls = [
         "update-ca-certificates ",
         "systemctl daemon-reload",
@@ -195,6 +195,127 @@ fn the_script_restarts_what_is_there_and_may_run_twice() {
     check(1);
     assert!(run(root.path(), script_of(&node), &[]).status.success());
     check(2);
+}
+
+/// The last value of a name in `[main]`, as libdnf takes it.
+fn dnf_reads(text: &str, name: &str) -> Option<String> {
+    let (mut section, mut value) = (None, None);
+    for line in text.lines().filter(|line| !line.starts_with(['#', ';'])) {
+        if let Some(header) = line.trim_start().strip_prefix('[') {
+            section = header.split(']').next();
+        } else if let Some((key, text)) = line.split_once('=')
+            && section == Some("main")
+            && key.trim_end() == name
+        {
+            value = Some(text.trim().to_owned());
+        }
+    }
+    value
+}
+
+#[test]
+fn dnf_takes_our_proxy_whatever_others_say_and_no_password_of_theirs_goes_to_it() {
+    let theirs = "proxy=http://theirs:8080\nproxy_username=they\nproxy_password=their-own\n";
+    for value in ["http://p:1", "http://me:a%40b@p:1"] {
+        let settings = [Setting { proxy: ProxyVariable::Http, value: value.to_owned(), secret: false }];
+        let node = Node::new(&settings, &everything()).unwrap();
+        let root = machine(&node);
+        let file = root.path().join("etc/dnf/dnf.conf");
+        let block = &node.files.iter().find(|file| file.path == "/etc/reach/dnf.conf").unwrap().content;
+        for (before, expected) in [
+            (format!("[main]\n{theirs}"), format!("[main]\n{theirs}{block}")),
+            (format!("[main]\n{theirs}\n[other]\nx=1"), format!("[main]\n{theirs}\n{block}[other]\nx=1\n")),
+            ("[main]".to_owned(), format!("[main]\n{block}")),
+            ("[a]\nb=1\n[main]".to_owned(), format!("[a]\nb=1\n[main]\n{block}")),
+            (
+                format!(" [main] # ours\n{theirs} [o]\n[ p]\n[main]\n{theirs}[q]\n[r]\n"),
+                format!(" [main] # ours\n{theirs}{block} [o]\n[ p]\n[main]\n{theirs}{block}[q]\n[r]\n"),
+            ),
+            // Where an earlier version put it.
+            (
+                format!("[main]\n{MARK}\nproxy=http://old\n{END}\n{theirs}"),
+                format!("[main]\n{theirs}{block}"),
+            ),
+        ] {
+            fs::write(&file, &before).unwrap();
+            for _ in 0..2 {
+                let output = run(root.path(), script_of(&node), &["--no-restart"]);
+                assert!(output.stderr.is_empty(), "{output:?}");
+                let text = fs::read_to_string(&file).unwrap();
+                assert_eq!(text, expected);
+                let has_user = value.contains('@');
+                let read = |name: &str| dnf_reads(&text, name).unwrap();
+                assert_eq!(read("proxy"), "http://p:1");
+                assert_eq!(read("proxy_username"), if has_user { "me" } else { "" });
+                assert_eq!(read("proxy_password"), if has_user { "a@b" } else { "" });
+            }
+        }
+        for without in ["", "# nothing\n", "[other]\nx=1\n"] {
+            fs::write(&file, without).unwrap();
+            let output = run(root.path(), script_of(&node), &["--no-restart"]);
+            let told = String::from_utf8(output.stderr).unwrap();
+            assert!(told.contains("dnf.conf has no line [main], "), "{told}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), without);
+        }
+    }
+}
+
+#[test]
+fn a_block_that_has_lost_its_end_takes_no_line_of_others_with_it() {
+    let node = Node::new(&settings(), &everything()).unwrap();
+    let root = machine(&node);
+    let etc = |name: &str| root.path().join("etc").join(name);
+    let block = format!("{MARK}\nA=1\n{END}\n");
+    for (text, is_torn) in [
+        (format!("LANG=C\n{MARK}\nA=1\nMINE=1\n"), true),
+        (format!("LANG=C\n{MARK}"), true),
+        (format!("{block}LANG=C\n{MARK}\nMINE=1\n"), true),
+        (format!("{MARK}\nA=1\nMINE=1\n{block}"), true),
+        (format!("LANG=C\n{block}"), false),
+        (format!("{block}LANG=C\n{block}"), false),
+        (format!("{END}\nLANG=C\n"), false),
+    ] {
+        fs::write(etc("environment"), &text).unwrap();
+        let output = run(root.path(), script_of(&node), &["--no-restart"]);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{told}");
+        let after = fs::read_to_string(etc("environment")).unwrap();
+        if is_torn {
+            let expected =
+                format!("{} has the first line of what reach writes", etc("environment").display());
+            assert!(told.contains(&expected), "{text}: {told}");
+            assert_eq!(after, text);
+        } else {
+            assert_eq!((told.as_str(), after.contains("LANG=C\n")), ("", true), "{text}");
+            assert_eq!(after.matches(MARK).count(), 1, "{after}");
+        }
+    }
+}
+
+#[test]
+fn a_line_that_a_pam_env_would_cut_stays_out_of_the_environment() {
+    let node = Node::new(&settings(), &everything()).unwrap();
+    let root = machine(&node);
+    let etc = |name: &str| root.path().join("etc").join(name);
+    let block = |bytes: usize| {
+        let value = "x".repeat(bytes - "NO_PROXY=".len());
+        format!("{MARK}\nhttp_proxy=http://p:1\nNO_PROXY={value}\n{END}\n")
+    };
+    // What Cluster API or clusterctl has made of the file.
+    fs::write(etc("environment"), "LANG=C\n").unwrap();
+    fs::write(etc("reach/environment"), block(1023)).unwrap();
+    let output = run(root.path(), script_of(&node), &["--no-restart"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && told.contains("reach: NO_PROXY has more than the 1022 bytes"),
+        "{told}"
+    );
+    assert!(!told.contains("xxx"), "{told}");
+    assert_eq!(fs::read_to_string(etc("environment")).unwrap(), "LANG=C\n");
+    fs::write(etc("reach/environment"), block(1022)).unwrap();
+    let output = run(root.path(), script_of(&node), &["--no-restart"]);
+    assert!(output.stderr.is_empty(), "{output:?}");
+    assert_eq!(fs::read_to_string(etc("environment")).unwrap(), format!("LANG=C\n{}", block(1022)));
 }
 
 #[test]

@@ -175,7 +175,7 @@ fn what_is_too_long_for_ignition_is_an_error_that_offers_a_secret() {
     let new = patched(&object, &Wanted { secret: Some("web-proxy-env"), ..wanted(&node) });
     let first = &new["spec"]["kubeadmConfigSpec"]["files"][0];
     assert_eq!(first["contentFrom"], json!({"secret": {"name": "web-proxy-env", "key": "proxy.env"}}));
-    assert_eq!(first.get("content"), None);
+    assert_eq!((first.get("content"), &first["encoding"]), (None, &json!("base64")));
     // What has no values stays where it is.
     let second = &new["spec"]["kubeadmConfigSpec"]["files"][1];
     assert!(second["content"].is_string() && second.get("contentFrom").is_none(), "{second}");
@@ -231,8 +231,38 @@ fn the_secret_has_the_file_and_is_known_again() {
     assert!(text.starts_with(MARK) && text.contains(",${VIP}'"));
     let plain = secret(&node, "web-proxy-env", "", &[]).unwrap();
     assert!(is_secret_of_reach(&plain) && plain["metadata"].get("namespace").is_none());
-    assert!(plain["data"]["proxy.env"].is_string());
     assert!(!is_secret_of_reach(&json!({"kind": "Secret", "data": {"proxy.env": "eA=="}})));
+}
+
+#[test]
+fn jinja_finds_nothing_in_user_data_that_comes_from_a_secret() {
+    let proxy = "http://me:a{{b}}{%c%}{#d@p:1";
+    let settings = [(ProxyVariable::Http, proxy), (ProxyVariable::No, "localhost")]
+        .map(|(proxy, value)| Setting { proxy, value: value.to_owned(), secret: true });
+    let node = Node::new(&settings, &Options::default()).unwrap();
+    let made = secret(&node, "web-proxy-env", "", &[]).unwrap();
+    let item =
+        patched(&control_plane(&json!({})), &Wanted { secret: Some("web-proxy-env"), ..wanted(&node) });
+    let mut item = item["spec"]["kubeadmConfigSpec"]["files"][0].clone();
+    // What Cluster API makes of it.
+    let value = made["data"]["proxy.env"].as_str().unwrap();
+    let value = String::from_utf8(base64_simd::STANDARD.decode_to_vec(value).unwrap()).unwrap();
+    assert!(!["{{", "{%", "{#"].iter().any(|opener| value.contains(opener)), "{value}");
+    item.as_object_mut().unwrap().remove("contentFrom");
+    item["content"] = value.into();
+    assert_eq!(content(&item).as_deref(), Some(node.files[0].content.as_str()));
+
+    // Where clusterctl has to find its variables, the text is plain, and said to be.
+    let variables = ["${VIP}".to_owned()];
+    let node = self::node(&placeholder(0));
+    let wanted = Wanted { secret: Some("web-proxy-env"), variables: &variables, ..wanted(&node) };
+    let item = patched(&control_plane(&json!({})), &wanted);
+    assert_eq!(item["spec"]["kubeadmConfigSpec"]["files"][0].get("encoding"), None);
+    let settings = [(ProxyVariable::Http, proxy.to_owned()), (ProxyVariable::No, placeholder(0))]
+        .map(|(proxy, value)| Setting { proxy, value, secret: true });
+    let node = Node::new(&settings, &Options::default()).unwrap();
+    let error = secret(&node, "web-proxy-env", "", &variables).unwrap_err()[0].to_string();
+    assert!(error.contains("{{ in it") && !error.contains("me:a"), "{error}");
 }
 
 #[test]

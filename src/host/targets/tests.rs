@@ -387,8 +387,9 @@ fn dnf_reads_user_and_password_apart_from_the_proxy_and_as_they_are() {
         Err(error) => Err(error.why),
     };
     let cases = [
-        ("http://p:1", "proxy=http://p:1"),
-        ("https://p:1/", "proxy=https://p:1"),
+        // What somebody else has written for another proxy does not go to this one.
+        ("http://p:1", "proxy=http://p:1 proxy_username= proxy_password="),
+        ("https://p:1/", "proxy=https://p:1 proxy_username= proxy_password="),
         ("http://me:a%40b%25@p:1", "proxy=http://p:1 proxy_username=me proxy_password=a@b%"),
         ("http://me@p:1", "proxy=http://p:1 proxy_username=me proxy_password="),
     ];
@@ -398,6 +399,13 @@ fn dnf_reads_user_and_password_apart_from_the_proxy_and_as_they_are() {
     for value in ["p:1", "ftp://p:1", "http://", "http://p:1/path", "http://a b"] {
         assert_eq!(lines(value), Err(Why::DnfProxy), "{value}");
     }
+    for value in ["http://me:'a'@p:1", "http://\"me\":a@p:1", "http://me:\"\"@p:1"] {
+        assert_eq!(lines(value), Err(Why::DnfCharacter), "{value}");
+    }
+    assert_eq!(
+        lines("http://me:'@p:1").as_deref(),
+        Ok("proxy=http://p:1 proxy_username=me proxy_password='")
+    );
     for value in ["http://me:a%24b@p:1", "http://me:%20a@p:1", "http://me:%ff@p:1", "http://me:%C3%A9@p:1"] {
         assert_eq!(lines(value), Err(Why::DnfCharacter), "{value}");
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::host::node::StaticPods;
 
 /// A proxy and a list that has everything.
 fn proxied() -> Vec<Setting> {
@@ -14,6 +15,7 @@ fn found(manifests: &Manifests) -> Vec<Finding> {
 }
 
 fn found_with(manifests: &Manifests, settings: &[Setting], static_pods: bool) -> Vec<Finding> {
+    let static_pods = if static_pods { StaticPods::Inherit } else { StaticPods::None };
     derived(manifests).iter().flat_map(|group| check(manifests, group, settings, static_pods)).collect()
 }
 
@@ -46,7 +48,7 @@ fn a_cluster_that_is_right_has_no_findings() {
     let group = derived(&manifests).remove(0);
     let list: Vec<&str> = group.entries.iter().map(|entry| &*entry.text).collect();
     let settings = settings("http://proxy.corp.example:3128", &list.join(","));
-    assert_eq!(shown(&check(&manifests, &group, &settings, true)), Vec::<String>::new());
+    assert_eq!(shown(&check(&manifests, &group, &settings, StaticPods::Explicit)), Vec::<String>::new());
     assert_eq!(shown(&group.notes), Vec::<String>::new());
 }
 
@@ -283,6 +285,43 @@ fn downloads_come_after_the_proxy() {
 }
 
 #[test]
+fn static_pods_of_an_old_kubernetes_get_nothing_by_extra_envs() {
+    let told = |version: &str, config: &Json, static_pods: StaticPods, proxy: &str| {
+        let (mut of, mut control_plane) = (cluster("c"), control_plane("c", config));
+        control_plane["spec"]["version"] = version.into();
+        of["spec"]["topology"] = json!({"version": version});
+        let manifests = objects(&[of, control_plane]);
+        let group = derived(&manifests).remove(0);
+        let found = check(&manifests, &group, &settings(proxy, "*"), static_pods);
+        let found = found.into_iter().filter(|finding| finding.rule == "old-kubernetes");
+        found.map(|finding| finding.to_string()).collect::<Vec<_>>()
+    };
+    let (none, proxy) = (json!({}), "http://proxy.corp.example:3128");
+    let both = told("v1.30.9", &none, StaticPods::Explicit, proxy);
+    assert_eq!(
+        both,
+        [
+            "c.yaml, document 1, Cluster a/c, spec.topology.version: before 1.31, whose kubeadm is the first that reads \
+             extraEnvs, so static pods get no proxy: write --static-pods inherit [old-kubernetes]",
+            "c.yaml, document 2, KubeadmControlPlane a/c, spec.version: before 1.31, whose kubeadm is the first that \
+             reads extraEnvs, so static pods get no proxy: write --static-pods inherit [old-kubernetes]",
+        ]
+    );
+    for version in ["1.30.0", "v1.9.11", "v1.30.4+vmware.1-fips"] {
+        assert_eq!(told(version, &none, StaticPods::Explicit, proxy).len(), 2, "{version}");
+    }
+    for version in ["v1.31.0", "v1.37.1", "v2.0.0", "${KUBERNETES_VERSION}", "", "v1"] {
+        assert!(told(version, &none, StaticPods::Explicit, proxy).is_empty(), "{version}");
+    }
+    assert!(told("v1.30.9", &none, StaticPods::Inherit, proxy).is_empty());
+    // What is written already is told whatever is asked for.
+    let written =
+        |name: &str| json!({"clusterConfiguration": {"scheduler": {"extraEnvs": [{"name": name}]}}});
+    assert_eq!(told("v1.30.9", &written("HTTP_PROXY"), StaticPods::None, proxy).len(), 1);
+    assert!(told("v1.30.9", &written("GODEBUG"), StaticPods::None, proxy).is_empty());
+}
+
+#[test]
 fn exported_proxies_reach_static_pods() {
     let of = |command: &str| in_configuration(&json!({"preKubeadmCommands": [command]}));
     let expected = [("exported-proxy", "preKubeadmCommands[0]".to_owned())];
@@ -315,6 +354,33 @@ fn jinja_is_told_in_plain_files_and_commands_about_proxies() {
     }
     assert_eq!(jinja(&file("/opt/proxy.sh", "echo ${#a[@]}\n", "")), 1);
     assert_eq!(jinja(&file("/etc/reach/apply-proxy.sh", "echo ${#a[@]}\n", "")), 0);
+}
+
+#[test]
+fn jinja_is_told_in_what_comes_from_a_secret_as_plain_text() {
+    let jinja = |path: &str, more: Json, data: &Json| {
+        let mut file = json!({"path": path, "contentFrom": {"secret": {"name": "s", "key": "k"}}});
+        file.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut secret =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "a"}});
+        secret.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
+        let found = found(&objects(&[control_plane("c", &json!({"files": [file]})), secret]));
+        let found = found.into_iter().filter(|finding| finding.rule == "jinja");
+        found.map(|finding| finding.to_string()).collect::<Vec<_>>()
+    };
+    let text = "http_proxy=http://me:s3{{cret@p:1\n";
+    let plain = json!({"stringData": {"k": text}});
+    let encoded = json!({"data": {"k": base64_simd::STANDARD.encode_to_string(text)}});
+    for data in [&plain, &encoded] {
+        let told = jinja("/opt/x.sh", json!({}), data);
+        assert!(told.len() == 1 && told[0].contains("files[0].contentFrom: {{ begins"), "{told:?}");
+        assert!(!told[0].contains("s3"), "{told:?}");
+        assert!(jinja("/opt/x.sh", json!({"encoding": "base64"}), data).is_empty());
+    }
+    assert!(jinja("/opt/x.sh", json!({}), &json!({"stringData": {"other": text}})).is_empty());
+    assert!(
+        jinja("/opt/x.sh", json!({}), &json!({"stringData": {"k": "{{ about something else"}})).is_empty()
+    );
 }
 
 #[test]
@@ -390,14 +456,18 @@ fn every_rule_is_told_by_something_and_has_a_name_in_the_table() {
         "pods": {"cidrBlocks": ["10.0.0.0/8"]}, "services": {"cidrBlocks": ["${SERVICES}"]},
     });
     all[1].value["spec"]["failureDomainSelector"] = json!({});
-    let more = [class, zone, cluster("alone"), control_plane("lonely", &json!({}))];
+    let mut lonely = control_plane("lonely", &json!({}));
+    lonely["spec"]["version"] = json!("v1.30.9");
+    let more = [class, zone, cluster("alone"), lonely];
     all.extend(objects(&more).objects().to_vec());
     let manifests = Manifests::new(all);
     let mut told: BTreeSet<&str> = BTreeSet::new();
     for group in derived(&manifests) {
         told.extend(group.notes.iter().map(|finding| finding.rule));
         told.extend(
-            check(&manifests, &group, &settings("http://p:1", ""), true).iter().map(|finding| finding.rule),
+            check(&manifests, &group, &settings("http://p:1", ""), StaticPods::Explicit)
+                .iter()
+                .map(|finding| finding.rule),
         );
     }
     let mut shared = cluster("d");
