@@ -28,18 +28,24 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// (`--clustertopology-concurrency`), and asks again.
 const MAX_CALLS: usize = 16;
 
+/// Values in the bodies of calls that are worked on at once, and so of one: a value may be two bytes of JSON and a hundred of
+/// memory. A cluster with fifty templates has some ten thousand.
+const MAX_VALUES: usize = 200_000;
+
 /// What the handler needs.
 #[derive(Debug)]
 pub struct Hooks {
     presets: Arc<Presets>,
     calls: Arc<Semaphore>,
+    values: Arc<Semaphore>,
 }
 
 impl Hooks {
     /// A handler over these presets.
     #[must_use]
     pub fn new(presets: Arc<Presets>) -> Self {
-        Self { presets, calls: Arc::new(Semaphore::new(MAX_CALLS)) }
+        let [calls, values] = [MAX_CALLS, MAX_VALUES].map(|most| Arc::new(Semaphore::new(most)));
+        Self { presets, calls, values }
     }
 
     /// Takes what is for hooks, and leaves all else to the webhook.
@@ -81,6 +87,16 @@ impl Hooks {
         let Ok(permit) = Arc::clone(&self.calls).try_acquire_owned() else {
             return refused(StatusCode::SERVICE_UNAVAILABLE, "too many calls at once");
         };
+        // At least as many as there are: commas and brackets of texts count as well.
+        let values = body.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+        if values > MAX_VALUES {
+            return refused(StatusCode::PAYLOAD_TOO_LARGE, "the body has too many values");
+        }
+        let values =
+            Arc::clone(&self.values).try_acquire_many_owned(u32::try_from(values).unwrap_or(u32::MAX));
+        let Ok(values) = values else {
+            return refused(StatusCode::SERVICE_UNAVAILABLE, "too many values at once");
+        };
         // Without presets, the answer would be to take the proxy away.
         let presets = match self.presets.current() {
             Some(snapshot) => snapshot.cluster_presets().to_vec(),
@@ -88,7 +104,7 @@ impl Hooks {
         };
         let start = Instant::now();
         let answered = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _permits = (permit, values);
             extension::answer(hook, &body, &presets)
         });
         match answered.await {
@@ -135,11 +151,15 @@ mod tests {
     use crate::inject::snapshot::Snapshot;
 
     async fn status(presets: &Arc<Presets>, path: &str) -> (StatusCode, String) {
+        status_of(presets, path, json!({"apiVersion": API_VERSION, "kind": "DiscoveryRequest"}).to_string())
+            .await
+    }
+
+    async fn status_of(presets: &Arc<Presets>, path: &str, body: String) -> (StatusCode, String) {
         let webhook = service_fn(|_: Request<Full<Bytes>>| async {
             Ok::<_, Infallible>(reply(StatusCode::IM_A_TEAPOT, Vec::new()))
         });
         let service = Hooks::new(Arc::clone(presets)).in_front_of(webhook);
-        let body = json!({"apiVersion": API_VERSION, "kind": "DiscoveryRequest"}).to_string();
         let request = Request::post(path).body(Full::from(body)).unwrap();
         let response = service.call(request).await.unwrap();
         let status = response.status();
@@ -158,6 +178,19 @@ mod tests {
         );
         presets.publish(Snapshot::default());
         assert_eq!(status(&presets, &path).await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_body_with_more_values_than_there_is_memory_for_is_not_read() {
+        let presets = Arc::new(Presets::default());
+        presets.publish(Snapshot::default());
+        let body = |values: usize| format!("[{}]", vec!["[]"; values].join(","));
+        let path = format!("/{API_VERSION}/discovery");
+        for (values, expected) in
+            [(90_000, StatusCode::BAD_REQUEST), (200_000, StatusCode::PAYLOAD_TOO_LARGE)]
+        {
+            assert_eq!(status_of(&presets, &path, body(values)).await.0, expected, "{values}");
+        }
     }
 
     #[tokio::test]
