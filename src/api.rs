@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 mod cel;
 pub mod rules;
@@ -38,6 +38,8 @@ pub const MAX_EXCLUDES: u64 = 64;
 pub const MAX_LABEL: u64 = 63;
 /// Longest path, in characters (`PATH_MAX` of Linux).
 pub const MAX_PATH: u64 = 4096;
+/// Largest mode of a file. JSON has no octal numbers.
+pub const MAX_MODE: u32 = 0o777;
 /// Longest key of a label: a prefix of 253, a slash, a name of 63 (Kubernetes label syntax).
 pub const MAX_LABEL_KEY: u64 = 317;
 
@@ -298,6 +300,7 @@ fn value_from(generator: &mut SchemaGenerator) -> Schema {
     let path = schema::at(&mut schema, &["properties", "fieldRef", "properties", "fieldPath"]);
     path.insert("minLength".into(), 1.into());
     path.insert("maxLength".into(), 512.into());
+    path.insert(rules::KEY.into(), rules::field_path());
     schema.insert(rules::KEY.into(), rules::value_from(&schema::properties(&schema)));
     schema
 }
@@ -330,8 +333,26 @@ fn volumes(generator: &mut SchemaGenerator) -> Schema {
     let size = schema::child(item, &["properties", "emptyDir", "properties", "sizeLimit"]);
     size.remove("type");
     size.insert("x-kubernetes-int-or-string".into(), true.into());
+    modes(item);
     item.insert(rules::KEY.into(), rules::volume(&sources));
     schema
+}
+
+/// Bounds of file modes, wherever a volume has them. No CEL: lists of keys have no bound of their own, so that rules on them
+/// would cost too much.
+fn modes(schema: &mut Map<String, Value>) {
+    for (key, value) in schema {
+        match value {
+            Value::Object(mode)
+                if matches!(key.as_str(), "defaultMode" | "mode") && mode["type"] == "integer" =>
+            {
+                mode.insert("minimum".into(), 0.into());
+                mode.insert("maximum".into(), MAX_MODE.into());
+            }
+            Value::Object(members) => modes(members),
+            _ => {}
+        }
+    }
 }
 
 fn volume_mounts(generator: &mut SchemaGenerator) -> Schema {
@@ -435,7 +456,24 @@ mod tests {
         // A reader of the CRD does not need the title.
         let schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].as_object_mut().unwrap();
         schema.remove("title");
+        as_whole_numbers(&mut crd);
         crd
+    }
+
+    /// Bounds of numbers as they were given: the type that they pass through has fractions.
+    fn as_whole_numbers(value: &mut Value) {
+        match value {
+            Value::Object(members) => members.values_mut().for_each(as_whole_numbers),
+            Value::Array(items) => items.iter_mut().for_each(as_whole_numbers),
+            Value::Number(number) => {
+                if let Some(whole) =
+                    number.to_string().strip_suffix(".0").and_then(|text| text.parse::<i64>().ok())
+                {
+                    *value = whole.into();
+                }
+            }
+            _ => {}
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::Stdio;
+use std::thread;
 use std::time::SystemTime;
 
 use rcgen::{CertificateParams, KeyPair};
@@ -432,6 +433,49 @@ fn a_bad_file_leaves_the_last_good_presets_and_says_what_is_wrong() {
     write(folder.path(), "tz.yaml", &timezone("CET"));
     reach.await_metric("reach_presets_stale", 0.0);
     eventually("the good file is served", || {
+        injected(&reach, "TZ").filter(|value| value == "CET").ok_or("the old value")
+    });
+}
+
+#[test]
+fn a_link_to_nowhere_leaves_the_last_good_presets() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = tempfile::tempdir().unwrap();
+    write(target.path(), "tz.yaml", &timezone("UTC"));
+    std::os::unix::fs::symlink(target.path().join("tz.yaml"), folder.path().join("tz.yaml")).unwrap();
+    let reach = serve_folder(&folder);
+    reach.await_metric("reach_presets_stale", 0.0);
+    fs::remove_file(target.path().join("tz.yaml")).unwrap();
+    reach.await_metric("reach_presets_stale", 1.0);
+    assert_eq!(injected(&reach, "TZ").as_deref(), Some("UTC"));
+    assert!(reach.stderr().contains("tz.yaml: cannot be read"), "{}", reach.stderr());
+    write(target.path(), "tz.yaml", &timezone("CET"));
+    eventually("what can be read again is served", || {
+        injected(&reach, "TZ").filter(|value| value == "CET").ok_or("the old value")
+    });
+}
+
+#[test]
+fn what_could_not_be_read_is_read_when_it_can_be_and_said_once() {
+    let folder = presets();
+    let reach = serve_folder(&folder);
+    reach.await_metric("reach_presets_stale", 0.0);
+    // Nothing but the bytes differs, as nothing but the rights do after a chmod, which does not bind the root that tests run as.
+    let replace = |bytes: &[u8]| {
+        let file = folder.path().join("new");
+        fs::write(&file, bytes).unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        fs::rename(file, folder.path().join("tz.yaml")).unwrap();
+    };
+    let good = timezone("CET");
+    replace(&vec![0xff; good.len()]);
+    reach.await_metric("reach_presets_stale", 1.0);
+    // It is looked at again meanwhile.
+    thread::sleep(3 * reach::presets::directory::RELOAD_EVERY);
+    let log = reach.stderr();
+    assert_eq!(log.matches("tz.yaml: cannot be read").count(), 1, "{log}");
+    replace(good.as_bytes());
+    eventually("what can be read again is served", || {
         injected(&reach, "TZ").filter(|value| value == "CET").ok_or("the old value")
     });
 }

@@ -11,8 +11,13 @@ pub const KEY: &str = "x-kubernetes-validations";
 const LABEL_VALUE: &str = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 /// A label key: an optional DNS subdomain and a slash, then a name of at most 63 characters.
 const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$";
+/// The same of an annotation, whose prefix may have upper case.
+const ANNOTATION_KEY: &str =
+    "^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$";
 /// RFC 1123 DNS label.
 const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// What a pod may say of itself in a variable, as Kubernetes has it (`spec.host` is an old name of `spec.nodeName`).
+const FIELD_PATHS: &str = "['metadata.name', 'metadata.namespace', 'metadata.uid', 'spec.nodeName', 'spec.serviceAccountName', 'status.hostIP', 'status.hostIPs', 'status.podIP', 'status.podIPs', 'spec.host']";
 /// What every supported API server takes as the name of a variable (newer ones take more).
 const VARIABLE_NAME: &str = "^[-._a-zA-Z][-._a-zA-Z0-9]*$";
 
@@ -124,6 +129,19 @@ pub(super) fn value_from(sources: &[String]) -> Value {
     )])
 }
 
+/// With any other field, the API server refuses every pod that has the variable.
+pub(super) fn field_path() -> Value {
+    let key = |expression: &'static str| expression.trim_matches(['^', '$']);
+    rules(&[(
+        &format!(
+            r#"self in {FIELD_PATHS} || self.matches("^metadata[.](labels\\['{}'\\]|annotations\\['{}'\\])$")"#,
+            key(LABEL_KEY),
+            key(ANNOTATION_KEY),
+        ),
+        "not a field that a variable can have: write metadata.name, metadata.namespace, metadata.uid, metadata.labels['KEY'], metadata.annotations['KEY'], spec.nodeName, spec.serviceAccountName, status.hostIP, status.hostIPs, status.podIP or status.podIPs",
+    )])
+}
+
 pub(super) fn env_from() -> Value {
     rules(&[
         (
@@ -177,6 +195,10 @@ pub(super) fn volume_mount() -> Value {
         (
             "!self.mountPath.contains(':')",
             "mountPath may not contain ':': write an absolute path, for example /etc/ssl/corporate",
+        ),
+        (
+            "!has(self.recursiveReadOnly) || self.recursiveReadOnly == 'Disabled' || (has(self.readOnly) && self.readOnly && (!has(self.mountPropagation) || self.mountPropagation == 'None'))",
+            "recursiveReadOnly needs a mount that is read-only and not propagated: write readOnly: true and leave mountPropagation out, or leave recursiveReadOnly out",
         ),
     ])
 }

@@ -114,6 +114,11 @@ fn structure(schema: &Value, value: &Value, path: &str, errors: &mut Vec<FieldEr
         Value::Number(number) if schema["format"] == "int32" && !fits_i32(number) => {
             fail(format!("{number} does not fit: write a number from {} to {}", i32::MIN, i32::MAX));
         }
+        Value::Number(number) => {
+            if let Some(message) = out_of_range(schema, number) {
+                fail(message);
+            }
+        }
         Value::Array(items) => {
             bound(schema, "maxItems", items.len() as u64, |most| {
                 fail(format!("too many items: {}, at most {most}", items.len()));
@@ -175,6 +180,28 @@ fn fits_i32(number: &serde_json::Number) -> bool {
     number.as_i64().is_some_and(|number| i32::try_from(number).is_ok())
 }
 
+/// What there is to say of a number that is less than `minimum` or more than `maximum`.
+fn out_of_range(schema: &Value, number: &serde_json::Number) -> Option<String> {
+    let (least, most) = (schema["minimum"].as_i64(), schema["maximum"].as_i64());
+    let is_less = least.is_some_and(|least| number.as_i64().is_some_and(|number| number < least));
+    let is_more = most.is_some_and(|most| number.as_i64().is_none_or(|number| number > most));
+    if !is_less && !is_more {
+        return None;
+    }
+    let range = match (least, most) {
+        (Some(least), Some(most)) => format!("from {least} to {most}"),
+        (Some(least), None) => format!("of at least {least}"),
+        (None, most) => format!("of at most {}", most.unwrap_or_default()),
+    };
+    // Modes of files are written in octal everywhere else, without the zero in front of it as well.
+    let most_mode = i64::from(super::MAX_MODE);
+    let meant =
+        i64::from_str_radix(&number.to_string(), 8).ok().filter(|mode| (0..=most_mode).contains(mode));
+    let hint =
+        meant.filter(|_| most == Some(most_mode)).map(|mode| format!(", for mode 0{number} that is {mode}"));
+    Some(format!("{number} is out of range: write a number {range}{}", hint.unwrap_or_default()))
+}
+
 fn bound(schema: &Value, key: &str, found: u64, fail: impl FnOnce(u64)) {
     if let Some(most) = schema[key].as_u64()
         && found > most
@@ -204,5 +231,120 @@ fn kind_of(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "a mapping",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn errors(spec: &Value) -> Vec<String> {
+        let errors = validate(PresetKind::Cluster, &json!({"spec": spec}));
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn fields_of_a_pod_are_those_that_a_variable_can_have() {
+        let of = |path: &str| {
+            errors(&json!({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": path}}}]}))
+        };
+        for path in [
+            "metadata.name",
+            "metadata.uid",
+            "spec.nodeName",
+            "spec.host",
+            "status.podIPs",
+            "metadata.labels['app']",
+            "metadata.labels['a.example/App_1']",
+            "metadata.annotations['A.example/b']",
+        ] {
+            assert_eq!(of(path), Vec::<String>::new(), "{path}");
+        }
+        for path in [
+            "status.phase",
+            "spec.nodename",
+            "metadata.labels",
+            "metadata.labels['']",
+            "metadata.labels[app]",
+            "metadata.labels['A.example/b']",
+            "metadata.annotations['a b']",
+            "metadata.annotations['a'] ",
+            "metadata-labels['a']",
+            "spec.containers['a']",
+        ] {
+            let found = of(path);
+            assert!(
+                found.len() == 1
+                    && found[0].starts_with("spec.env[0].valueFrom.fieldRef.fieldPath: not a field that a variable can have: write metadata.name"),
+                "{path}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn modes_of_files_are_in_their_range_and_the_octal_that_is_meant_is_told() {
+        let of = |volume: Value| {
+            let mut volume = volume;
+            volume["name"] = json!("a");
+            errors(&json!({"volumes": [volume]}))
+        };
+        let item = |mode: i64| json!([{"key": "a", "path": "a", "mode": mode}]);
+        for mode in [0, 256, 420, 511] {
+            assert_eq!(
+                of(json!({"configMap": {"name": "a", "defaultMode": mode, "items": item(mode)}})),
+                Vec::<String>::new()
+            );
+        }
+        assert_eq!(
+            of(json!({"configMap": {"name": "a", "defaultMode": 644, "items": item(-1)}})),
+            [
+                "spec.volumes[0].configMap.defaultMode: 644 is out of range: write a number from 0 to 511, for mode 0644 that is 420",
+                "spec.volumes[0].configMap.items[0].mode: -1 is out of range: write a number from 0 to 511",
+            ]
+        );
+        for (volume, path) in [
+            (json!({"secret": {"secretName": "a", "defaultMode": 512}}), "secret.defaultMode"),
+            (json!({"secret": {"secretName": "a", "items": item(512)}}), "secret.items[0].mode"),
+            (json!({"downwardAPI": {"defaultMode": 512}}), "downwardAPI.defaultMode"),
+            (json!({"downwardAPI": {"items": [{"path": "a", "mode": 512}]}}), "downwardAPI.items[0].mode"),
+            (json!({"projected": {"defaultMode": 512}}), "projected.defaultMode"),
+            (
+                json!({"projected": {"sources": [{"configMap": {"name": "a", "items": item(512)}}]}}),
+                "projected.sources[0].configMap.items[0].mode",
+            ),
+        ] {
+            let found = of(volume);
+            assert!(
+                found.len() == 1 && found[0].starts_with(&format!("spec.volumes[0].{path}: 512 is")),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_read_only_all_the_way_down_is_read_only() {
+        let of = |mount: Value| {
+            let mut mount = mount;
+            mount["name"] = json!("a");
+            mount["mountPath"] = json!("/a");
+            errors(&json!({"volumes": [{"name": "a", "emptyDir": {}}], "volumeMounts": [mount]}))
+        };
+        for right in [
+            json!({"recursiveReadOnly": "Disabled"}),
+            json!({"recursiveReadOnly": "Enabled", "readOnly": true}),
+            json!({"recursiveReadOnly": "IfPossible", "readOnly": true, "mountPropagation": "None"}),
+        ] {
+            assert_eq!(of(right.clone()), Vec::<String>::new(), "{right}");
+        }
+        for wrong in [
+            json!({"recursiveReadOnly": "Enabled"}),
+            json!({"recursiveReadOnly": "IfPossible", "readOnly": false}),
+            json!({"recursiveReadOnly": "Enabled", "readOnly": true, "mountPropagation": "HostToContainer"}),
+        ] {
+            let found = of(wrong.clone());
+            assert!(found.len() == 1 && found[0].contains("write readOnly: true"), "{wrong}: {found:?}");
+        }
     }
 }

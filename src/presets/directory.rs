@@ -141,21 +141,28 @@ pub async fn watch(
     metrics: PresetMetrics,
     mut said: Accounts,
 ) {
+    let mut errors: Vec<FileError> = Vec::new();
     loop {
         tokio::time::sleep(RELOAD_EVERY).await;
         let now = fingerprint(&paths);
-        if now == seen {
+        // What could not be read may be readable by now, and that does not show in it.
+        let is_again = errors.iter().any(|error| error.document.is_none());
+        if now == seen && !is_again {
             continue;
         }
         match load(&paths) {
             Ok(loaded) => {
                 tracing::info!(presets = loaded.presets.len(), "presets reloaded");
                 said = publish(&loaded.with_given(given.clone()), &presets, &metrics, &said);
+                errors.clear();
             }
-            Err(errors) => {
-                for error in errors {
-                    tracing::error!(%error, "presets not reloaded, the last good ones stay");
+            Err(found) => {
+                if now != seen || found != errors {
+                    for error in &found {
+                        tracing::error!(%error, "presets not reloaded, the last good ones stay");
+                    }
                 }
+                errors = found;
                 metrics.stale.set(1);
             }
         }
@@ -186,13 +193,26 @@ pub(crate) fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(path)? {
         let file = entry?.path();
         let wanted = file.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
-        // `metadata` follows links: a ConfigMap volume is made of them.
-        if wanted && fs::metadata(&file).is_ok_and(|metadata| metadata.is_file()) {
+        if wanted && may_be_a_file(&file) {
             files.push(file);
         }
     }
     files.sort();
     Ok(files)
+}
+
+/// Whether it is a file, or cannot be told: left out, its presets would be missed by nobody, so that it is left to whoever reads it
+/// to fail.
+fn may_be_a_file(file: &Path) -> bool {
+    // `metadata` follows links: a ConfigMap volume is made of them.
+    fs::metadata(file).map_or_else(
+        |_| {
+            let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+            // Gone since it was listed; or a lock of Emacs, which is a link to nowhere.
+            fs::symlink_metadata(file).is_ok() && !name.starts_with(b".#")
+        },
+        |metadata| metadata.is_file(),
+    )
 }
 
 /// The folders in a folder, which are not read, sorted. Those of a ConfigMap volume, which begin with a dot, are no places
@@ -303,6 +323,23 @@ mod tests {
         assert_eq!(load(&[folder.path().to_owned()]).unwrap().presets.len(), 0);
         assert_eq!(folders(folder.path()), [folder.path().join("inside")]);
         assert_eq!(folders(&folder.path().join("none")), Vec::<PathBuf>::new());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_nowhere_is_an_error_and_not_a_file_less() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = |to: &str, name: &str| {
+            std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+        };
+        fs::create_dir(folder.path().join("folder.yaml")).unwrap();
+        link("me@host.1:2", ".#presets.yaml");
+        link("nowhere", "notes.txt");
+        assert!(load(&[folder.path().to_owned()]).is_ok(), "a folder, a lock of an editor, no presets");
+        link("nowhere", "presets.yaml");
+        let errors = load(&[folder.path().to_owned()]).unwrap_err();
+        assert_eq!(errors.len(), 1);
+        assert!(errors[0].to_string().contains("presets.yaml: cannot be read"), "{}", errors[0]);
     }
 
     #[test]

@@ -81,10 +81,12 @@ pub fn accept_every_example(cluster: &Cluster) {
 
 /// Rules that no example breaks: a `spec` that does, words of its refusal, and what is nearly the same and right. No words
 /// where the API server's own say it, which differ from version to version.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn more_refusals() -> Vec<(Value, Option<&'static str>, Value)> {
     let from = |source: Value| json!({"env": [{"name": "A", "valueFrom": source}]});
     let secret = json!({"name": "a", "key": "b"});
     let prefix = |prefix: &str| json!({"envFrom": [{"prefix": prefix, "secretRef": {"name": "a"}}]});
+    let field = |path: &str| from(json!({"fieldRef": {"fieldPath": path}}));
     let volume = |name: &str| json!({"volumes": [{"name": name, "emptyDir": {}}]});
     let mount = |mount: Value| {
         let mut spec = volume("a");
@@ -121,6 +123,34 @@ fn more_refusals() -> Vec<(Value, Option<&'static str>, Value)> {
             mount(json!({"mountPath": "/a b"})),
         ),
         (mount(json!({"mountPath": ""})), None, mount(json!({"mountPath": "/"}))),
+        (
+            mount(
+                json!({"recursiveReadOnly": "Enabled", "readOnly": true, "mountPropagation": "Bidirectional"}),
+            ),
+            Some("leave mountPropagation out"),
+            mount(json!({"recursiveReadOnly": "Enabled", "readOnly": true, "mountPropagation": "None"})),
+        ),
+        (
+            mount(json!({"recursiveReadOnly": "IfPossible"})),
+            Some("write readOnly: true"),
+            mount(json!({"recursiveReadOnly": "Disabled"})),
+        ),
+        (
+            field("metadata.labels"),
+            Some("not a field that a variable can have"),
+            field("metadata.labels['a.example/A']"),
+        ),
+        (
+            field("metadata.labels['A.example/a']"),
+            Some("write metadata.name"),
+            field("metadata.annotations['A.example/a']"),
+        ),
+        (field("spec.nodename"), Some("spec.nodeName"), field("spec.host")),
+        (
+            json!({"volumes": [{"name": "a", "configMap": {"name": "a", "items": [{"key": "a", "path": "a", "mode": -1}]}}]}),
+            None,
+            json!({"volumes": [{"name": "a", "configMap": {"name": "a", "items": [{"key": "a", "path": "a", "mode": 0}]}}]}),
+        ),
         (mount(json!({"mountPropagation": "Both"})), None, mount(json!({"mountPropagation": "None"}))),
         (expression("a b", "c"), Some("that is no label"), expression("a.example/b", "c")),
         (expression("a", "-c"), Some("that is no label"), expression("a", "c-d")),
@@ -242,6 +272,20 @@ fn refusals() -> BTreeMap<&'static str, (&'static str, Value)> {
             ),
         ),
         (
+            "field-path-unknown",
+            (
+                "metadata.labels['KEY']",
+                json!({"env": [{"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}}]}),
+            ),
+        ),
+        (
+            "file-mode",
+            (
+                "less than or equal to 511",
+                json!({"volumes": [{"name": "ca", "configMap": {"name": "ca", "defaultMode": 420}}]}),
+            ),
+        ),
+        (
             "host-path-in-pod-preset",
             (
                 "use a configMap, secret, projected or emptyDir volume",
@@ -274,6 +318,13 @@ fn refusals() -> BTreeMap<&'static str, (&'static str, Value)> {
             (
                 "add that volume to spec.volumes",
                 json!({"volumes": [{"name": "corporate-ca", "configMap": {"name": "ca"}}]}),
+            ),
+        ),
+        (
+            "recursive-read-only-of-a-writable-mount",
+            (
+                "write readOnly: true",
+                json!({"volumeMounts": [{"name": "ca", "mountPath": "/ca", "readOnly": true, "recursiveReadOnly": "Enabled"}]}),
             ),
         ),
         (

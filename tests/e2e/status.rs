@@ -98,6 +98,19 @@ pub fn says_what_lint_has_against_a_preset(cluster: &Cluster) {
     cluster.apply(&json!([pod_preset("status", "large", &json!({"env": large}))]));
     let (_, said) = conditions(cluster, &["podpreset", "large"]);
     assert_eq!(said, ["Usable False TooManyBytes", "Clean True NothingFound"]);
+    // The first that was made is used, and another one when there is room for it.
+    let half: Vec<Value> =
+        (0..40).map(|number| json!({"name": format!("H{number}"), "value": "x".repeat(16_000)})).collect();
+    for name in ["half-1", "half-2"] {
+        cluster.apply(&json!([pod_preset("status", name, &json!({"env": half}))]));
+    }
+    let (_, said) = conditions(cluster, &["podpreset", "half-2"]);
+    assert_eq!(said, ["Usable False TooManyBytes", "Clean True NothingFound"]);
+    cluster.kubectl(&["delete", "podpreset", "half-1", "-n", "status"]);
+    eventually("there is room for the other one", || {
+        let (_, said) = conditions(cluster, &["podpreset", "half-2"]);
+        if said[0] == "Usable True Valid" { Ok(()) } else { Err(said.join(", ")) }
+    });
     // There is a Lease for it, and all serve all the same.
     let lease =
         cluster.control_plane.kubectl(&["get", "lease", "reach-status", "-n", "kube-system", "-o", "name"]);

@@ -16,7 +16,7 @@ use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::status;
+use super::status::Said;
 use crate::api::validate::FieldError;
 use crate::api::{ClusterPodPreset, PodPreset};
 use crate::api_server::{self, Waits};
@@ -71,8 +71,9 @@ pub(super) enum Item {
     Preset {
         key: Key,
         compiled: Result<Arc<Preset>, Vec<FieldError>>,
-        /// Its status is of another generation.
-        is_news: bool,
+        /// When it was made, in seconds.
+        created: i64,
+        said: Said,
     },
     Namespace(Box<str>, NamespaceLabels),
     Service(Key),
@@ -187,6 +188,13 @@ fn map<T>(event: Event<T>, item: impl FnOnce(&T) -> Item) -> Event<Item> {
     }
 }
 
+/// A PodPreset as it is now.
+pub(super) async fn read(client: &Client, (namespace, name): &Key) -> kube::Result<Option<Item>> {
+    let resource = ApiResource::erase::<PodPreset>(&());
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
+    Ok(api.get_opt(name).await?.as_ref().map(preset))
+}
+
 fn preset(object: &DynamicObject) -> Item {
     let key = key(object);
     let compiled = serde_json::to_value(object)
@@ -197,7 +205,8 @@ fn preset(object: &DynamicObject) -> Item {
             tracing::error!(namespace = %key.0, name = %key.1, %error, "preset left out, it cannot be used");
         }
     }
-    Item::Preset { key, compiled: compiled.map(Arc::new), is_news: status::is_news(object) }
+    let created = object.creation_timestamp().map_or(0, |created| created.0.as_second());
+    Item::Preset { key, compiled: compiled.map(Arc::new), created, said: Said::of(object) }
 }
 
 fn namespace(object: &PartialObjectMeta<Namespace>) -> Item {

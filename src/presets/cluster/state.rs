@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use kube::runtime::watcher::Event;
 
+use super::room::{Known, Room};
 use super::source::{Item, Key, Source, pairs};
+use super::status::Seen;
 use super::store::Store;
 use crate::api::{NoProxySource, PresetKind};
 use crate::inject::preset::Preset;
@@ -16,16 +18,12 @@ use crate::presets::services::{Names, Services};
 use crate::presets::sources::{self, Accounts, Lists, Sources};
 use crate::telemetry::PresetMetrics;
 
-/// What the presets of one namespace may weigh together. A patch has a quarter of that at most.
-pub(super) const MAX_WEIGHT: usize = 1024 * 1024;
-
 /// Everything that is known of the cluster.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    cluster: Store<Key, Option<Arc<Preset>>>,
-    namespaced: Store<Key, Option<Arc<Preset>>>,
-    /// What the presets of each namespace weigh.
-    weights: HashMap<Box<str>, usize>,
+    cluster: Store<Key, Known>,
+    /// PodPresets, and which of them there is room for.
+    pub namespaced: Room,
     namespaces: Store<Box<str>, NamespaceLabels>,
     services: Services,
     /// Services while they are listed.
@@ -42,6 +40,9 @@ pub(super) struct State {
     said: Accounts,
     /// Whether presets have changed since they were counted.
     uncounted: bool,
+    /// Presets that have been heard of since that was told to whoever writes their status, and watches that have listed all.
+    heard: Vec<Key>,
+    heard_all: BTreeSet<Source>,
     /// What presets ask for.
     pub asked: BTreeSet<NoProxySource>,
 }
@@ -91,16 +92,19 @@ impl State {
         let listed = matches!(event, Event::InitDone);
         if listed {
             self.pending.remove(&source);
+            self.heard_all.insert(source);
+        }
+        if let Event::Apply(Item::Preset { key, .. }) = &event {
+            self.heard.push(key.clone());
         }
         match source {
-            // Every other event of a preset is about what reach has written into its status.
             Source::Cluster => {
                 let differs = self.cluster.update(presets_of(event)) || listed;
                 self.changes.cluster |= differs;
                 self.changes.presets |= differs;
             }
             Source::Namespaced => {
-                let event = self.weighed(presets_of(event));
+                let event = presets_of(event);
                 let namespace = match &event {
                     Event::Apply(((namespace, _), _)) | Event::Delete(((namespace, _), _)) => {
                         Some(namespace.clone())
@@ -143,50 +147,32 @@ impl State {
         }
     }
 
-    /// Whether a preset is used, as far as it was listed.
-    pub fn uses(&self, key: &Key) -> bool {
-        let store = if key.0.is_empty() { &self.cluster } else { &self.namespaced };
-        store.last(key).is_some_and(Option::is_some)
+    /// Decides which presets are used where there is no room for all.
+    pub fn weigh(&mut self) {
+        for key in self.namespaced.weigh() {
+            self.changes.presets = true;
+            self.changes.namespaces.insert(key.0.clone());
+            self.heard.push(key);
+        }
     }
 
-    /// Leaves out a preset with which those of its namespace would weigh too much: its tenant's presets must not take the memory
-    /// that every other tenant's pods depend on.
-    fn weighed(&mut self, event: Event<(Key, Option<Arc<Preset>>)>) -> Event<(Key, Option<Arc<Preset>>)> {
-        let weight = |preset: Option<&Option<Arc<Preset>>>| {
-            preset.and_then(Option::as_ref).map_or(0, |preset| preset.weight)
-        };
-        let mut weigh = |(key, preset): (Key, Option<Arc<Preset>>), before: usize| {
-            let all = self.weights.entry(key.0.clone()).or_default();
-            *all = all.saturating_sub(before);
-            let with = *all + weight(Some(&preset));
-            if with > MAX_WEIGHT {
-                tracing::error!(namespace = %key.0, name = %key.1, most = MAX_WEIGHT, "preset left out: those of its namespace have too many bytes together; make others smaller, then change it");
-                return (key, None);
-            }
-            *all = with;
-            (key, preset)
-        };
-        match event {
-            Event::Apply(item) => {
-                let before = weight(self.namespaced.current.get(&item.0));
-                Event::Apply(weigh(item, before))
-            }
-            Event::InitApply(item) => Event::InitApply(weigh(item, 0)),
-            Event::Delete(item) => {
-                let before = weight(self.namespaced.current.get(&item.0));
-                let all = self.weights.entry(item.0.0.clone()).or_default();
-                *all = all.saturating_sub(before);
-                if *all == 0 {
-                    self.weights.remove(&item.0.0);
+    /// Tells whoever writes the status of presets what has been heard of them.
+    pub fn tell_of_presets(&mut self, mut tell: impl FnMut(Seen)) {
+        let stores =
+            [(Source::Cluster, &self.cluster.current), (Source::Namespaced, self.namespaced.current())];
+        for (source, presets) in stores {
+            if self.heard_all.contains(&source) {
+                for (key, known) in presets {
+                    tell(known.seen(key.clone()));
                 }
-                Event::Delete(item)
             }
-            // They are listed anew, and weighed anew.
-            Event::Init => {
-                self.weights.clear();
-                Event::Init
+        }
+        self.heard_all.clear();
+        for key in std::mem::take(&mut self.heard) {
+            let presets = if key.0.is_empty() { &self.cluster.current } else { self.namespaced.current() };
+            if let Some(known) = presets.get(&key) {
+                tell(known.seen(key));
             }
-            Event::InitDone => Event::InitDone,
         }
     }
 
@@ -223,11 +209,12 @@ impl State {
         let changed = &mut self.changes.namespaces;
         changed.extend(self.entries.keys().map(|name| Box::from(&**name)));
         changed.extend(self.namespaces.current.keys().cloned());
-        changed.extend(self.namespaced.current.keys().map(|(namespace, _)| namespace.clone()));
+        changed.extend(self.namespaced.current().keys().map(|(namespace, _)| namespace.clone()));
     }
 
     /// The next snapshot, if all watches have listed and there is something new in it.
     pub fn snapshot(&mut self) -> Option<Snapshot> {
+        self.weigh();
         if !self.synced() || !self.changes.any() {
             return None;
         }
@@ -235,16 +222,16 @@ impl State {
         let mut is_new = changes.presets || changes.cluster || !changes.namespaces.is_empty();
         self.uncounted |= changes.presets;
         if changes.cluster {
-            self.cluster_level =
-                Arc::new(Level::new(self.cluster.current.values().flatten().cloned().collect()));
+            let presets = self.cluster.current.values().filter_map(|known| known.preset.clone());
+            self.cluster_level = Arc::new(Level::new(presets.collect()));
         }
         for namespace in &changes.services {
             self.services.update(namespace);
         }
         is_new |= self.update_entries(&changes);
         if changes.presets {
-            let presets = self.cluster.current.values().chain(self.namespaced.current.values());
-            self.asked = sources::asked(presets.flatten().map(|preset| &**preset));
+            let presets = self.cluster.current.values().chain(self.namespaced.current().values());
+            self.asked = sources::asked(presets.filter_map(|known| known.preset.as_deref()));
         }
         if changes.presets || changes.network || !changes.services.is_empty() {
             is_new |= self.update_lists(&changes);
@@ -260,8 +247,8 @@ impl State {
         let mut differs = false;
         let mut presets: HashMap<&str, Vec<Arc<Preset>>> = HashMap::with_capacity(changes.namespaces.len());
         if !changes.namespaces.is_empty() {
-            for ((namespace, _), preset) in &self.namespaced.current {
-                if let Some(preset) = preset
+            for ((namespace, _), known) in self.namespaced.current() {
+                if let Some(preset) = &known.preset
                     && changes.namespaces.contains(namespace)
                 {
                     presets.entry(namespace).or_default().push(preset.clone());
@@ -321,11 +308,10 @@ impl State {
     }
 
     fn count(&self, metrics: &PresetMetrics) {
-        for (kind, store) in
-            [(PresetKind::Cluster, &self.cluster), (PresetKind::Namespaced, &self.namespaced)]
-        {
-            let invalid = store.current.values().filter(|preset| preset.is_none()).count();
-            metrics.set(kind, store.current.len() - invalid, invalid);
+        let stores = [&self.cluster.current, self.namespaced.current()];
+        for (kind, presets) in [PresetKind::Cluster, PresetKind::Namespaced].into_iter().zip(stores) {
+            let invalid = presets.values().filter(|known| known.preset.is_none()).count();
+            metrics.set(kind, presets.len() - invalid, invalid);
         }
     }
 
@@ -336,8 +322,8 @@ impl State {
 
     /// Presets that cannot be used, by name.
     pub fn invalid(&self) -> Vec<String> {
-        let stores = [&self.cluster, &self.namespaced].into_iter().flat_map(|store| &store.current);
-        let invalid = stores.filter(|(_, preset)| preset.is_none()).map(|((namespace, name), _)| {
+        let presets = self.cluster.current.iter().chain(self.namespaced.current());
+        let invalid = presets.filter(|(_, known)| known.preset.is_none()).map(|((namespace, name), _)| {
             if namespace.is_empty() { name.to_string() } else { format!("{namespace}/{name}") }
         });
         invalid.collect()
@@ -351,9 +337,11 @@ impl State {
     }
 }
 
-fn presets_of(event: Event<Item>) -> Event<(Key, Option<Arc<Preset>>)> {
+fn presets_of(event: Event<Item>) -> Event<(Key, Known)> {
     pairs(event, |item| match item {
-        Item::Preset { key, compiled, .. } => Some((key, compiled.ok())),
+        Item::Preset { key, compiled, created, said } => {
+            Some((key, Known::new(compiled.ok(), created, said)))
+        }
         _ => None,
     })
 }

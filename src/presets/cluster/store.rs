@@ -19,9 +19,9 @@ impl<K, V> Default for Store<K, V> {
 }
 
 impl<K: Eq + Hash, V> Store<K, V> {
-    /// What was said last of an object.
-    pub fn last(&self, key: &K) -> Option<&V> {
-        self.listing.as_ref().unwrap_or(&self.current).get(key)
+    /// What there is, and what has been listed so far.
+    pub fn both(&mut self) -> (&HashMap<K, V>, Option<&mut HashMap<K, V>>) {
+        (&self.current, self.listing.as_mut())
     }
 
     /// Applies an event; returns whether everything may have changed.
