@@ -214,22 +214,25 @@ fn decide(body: &[u8], snapshot: &Snapshot, metrics: &ReviewMetrics) -> Result<A
         }
         Ok(Ok(plan)) => Some(plan),
     };
-    if let Some(plan) = plan.filter(|plan| !annotation::was_without_names(plan, &pod))
+    if let Some(plan) =
+        plan.filter(|plan| !(annotation::was_without_names(plan, &pod) && namespace.has_names()))
         && let Ok(patch) = patch::write_within(&plan, &pod, "", MAX_PATCH)
     {
         return Ok(injected(&request.uid, &plan, &pod, patch.as_deref(), metrics));
     }
     // Whoever names Services is not to keep the proxy from pods of others.
-    let cluster_network = snapshot.cluster_lists().cluster_network.clone();
-    let lists = ClusterLists { cluster_network, ..ClusterLists::default() };
-    let sets = PresetSets::default();
-    if let Ok(Ok(mut plan)) =
-        inject::plan_within(&namespace.with_lists(&lists, &sets), &pod, target, MAX_PATCH)
-        && plan.applied().iter().any(|preset| preset.asks_for_names())
-    {
-        plan.without_names = true;
-        if let Ok(patch) = patch::write_within(&plan, &pod, "", MAX_PATCH) {
-            return Ok(injected(&request.uid, &plan, &pod, patch.as_deref(), metrics));
+    if namespace.has_names() {
+        let cluster_network = snapshot.cluster_lists().cluster_network.clone();
+        let lists = ClusterLists { cluster_network, ..ClusterLists::default() };
+        let sets = PresetSets::default();
+        let plan = inject::plan_within(&namespace.with_lists(&lists, &sets), &pod, target, MAX_PATCH);
+        if let Ok(Ok(mut plan)) = plan
+            && plan.applied().iter().any(|preset| preset.asks_for_names())
+        {
+            plan.without_names = true;
+            if let Ok(patch) = patch::write_within(&plan, &pod, "", MAX_PATCH) {
+                return Ok(injected(&request.uid, &plan, &pod, patch.as_deref(), metrics));
+            }
         }
     }
     let warning = format!("reach: injection skipped: the patch would have more than {MAX_PATCH} bytes");
@@ -566,6 +569,16 @@ mod tests {
         };
         let services: Vec<String> = (0..600).map(|n| format!("service-{n}.shop")).collect();
         let metrics = ReviewMetrics::register(&mut Registry::default());
+        let review_of = |pod: &Value| {
+            json!({
+                "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+                "request": {
+                    "uid": "u", "operation": "CREATE", "namespace": "shop",
+                    "resource": {"group": "", "version": "v1", "resource": "pods"}, "object": pod,
+                },
+            })
+            .to_string()
+        };
         let answer = |pod: &Value, from: &[&str], derive: &[&str]| {
             let derived = ClusterLists {
                 all_services: list(&services.join(",")),
@@ -574,14 +587,7 @@ mod tests {
             };
             let snapshot =
                 Snapshot::from_parts([preset(from, derive)], [], true).with_derived(Arc::new(derived));
-            let body = json!({
-                "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-                "request": {
-                    "uid": "u", "operation": "CREATE", "namespace": "shop",
-                    "resource": {"group": "", "version": "v1", "resource": "pods"}, "object": pod,
-                },
-            });
-            let answer = review(body.to_string().as_bytes(), &snapshot, &metrics).unwrap();
+            let answer = review(review_of(pod).as_bytes(), &snapshot, &metrics).unwrap();
             let reply: Value = serde_json::from_slice(&answer.body).unwrap();
             let warnings = reply["response"]["warnings"].as_array().cloned().unwrap_or_default();
             let mut after = pod.clone();
@@ -615,6 +621,16 @@ mod tests {
             assert!(!text.contains("service-"));
             let (outcome, warnings, again) = answer(&after, &both, derive);
             assert_eq!((outcome, warnings.len(), &again), (Outcome::unchanged, 1, &after));
+            // Where there are no names any more, nothing is left out.
+            let preset = preset(&both, derive);
+            let body = review_of(&after);
+            let without =
+                review(body.as_bytes(), &Snapshot::from_parts([preset], [], true), &metrics).unwrap();
+            assert!(
+                matches!(without.outcome, Outcome::injected | Outcome::unchanged),
+                "{:?}",
+                without.outcome
+            );
             // With other presets it is another question.
             let (_, warnings, other) = answer(&after, &["ClusterNetwork"], derive);
             assert_eq!(

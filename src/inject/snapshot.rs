@@ -234,6 +234,16 @@ impl<'s> Namespace<'s> {
         self
     }
 
+    /// Whether the cluster has names and addresses that a preset may ask for.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        let Derived { cluster, services } = self.derived;
+        [services.map(|services| &**services), Some(&cluster.all_services), Some(&cluster.nodes)]
+            .into_iter()
+            .flatten()
+            .any(|list| !list.is_empty())
+    }
+
     /// The same namespace with these entries from the cluster, and none of its Services.
     #[must_use]
     pub fn with_lists<'l>(&self, lists: &'l ClusterLists, sets: &'l PresetSets) -> Namespace<'l>
