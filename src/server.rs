@@ -33,13 +33,13 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, info, warn};
 
 pub use self::drain::Drain;
 use self::drain::Latch;
-use self::places::Places;
+use self::places::{Places, Space};
 pub use self::room::NoRoom;
 use self::room::{FREE, Room};
 pub use self::watch::RequestBody;
@@ -338,7 +338,13 @@ impl Bound {
             if places.taken() >= limits.connections {
                 shared.metrics.shed.inc();
                 debug!(%peer, "too many connections");
-                if !places.make_room_for(peer.ip(), limits.unused_give_way) {
+                let mut space = places.make_room_for(peer.ip(), limits.unused_give_way);
+                // Short enough for all else to wait, too.
+                while let Space::At(time) = space {
+                    sleep_until(time).await;
+                    space = places.make_room_for(peer.ip(), limits.unused_give_way);
+                }
+                if space == Space::Full {
                     continue;
                 }
             }

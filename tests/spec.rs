@@ -13,12 +13,14 @@ mod engine;
 use std::sync::{Arc, LazyLock};
 
 use engine::Injection;
+use reach::admission::MAX_PATCH;
 use reach::api::PresetKind;
 use reach::api::validate::validate;
 use reach::inject::LeftAlone;
 use reach::inject::preset::Preset;
 use reach::inject::snapshot::{ClusterLists, NamespaceLabels, Snapshot};
 use reach::no_proxy::portable::{Author, List};
+use reach::presets::services::Services;
 use serde_json::{Value, json};
 
 // === how the examples are written ===
@@ -1048,6 +1050,32 @@ fn each_namespace_gets_its_own_services_whoever_asked_before() {
         let list = env_of(&injection.pod, "containers", 0).remove(0);
         let known = namespaces.map(|other| list.contains(&format!("db.{other}")));
         assert_eq!(known, namespaces.map(|other| other == name), "{name}: {list}");
+    }
+}
+
+#[test]
+fn as_many_containers_as_are_said_have_room_for_the_longest_list_of_a_source() {
+    // Short names and long ones: each entry takes its share of what is written around it.
+    for length in [1_usize, 20, 63] {
+        let mut services = Services::default();
+        for number in 0..3000 {
+            services.insert("shop", &format!("s{}{number}", "x".repeat(length.saturating_sub(5))));
+        }
+        let made = services.all();
+        assert!(made.left_out.over > 0, "as long as it gets");
+        for (containers, derive) in [(7, json!([])), (5, json!(["Java"]))] {
+            let env = json!([{"name": "http_proxy", "value": "http://proxy.corp.example:3128"}]);
+            let preset = cluster(
+                "p",
+                json!({"noProxyForm": "Portable", "env": env, "noProxyFrom": ["AllServices"], "derive": derive}),
+            );
+            let lists = ClusterLists { all_services: (*made.list).clone(), ..ClusterLists::default() };
+            let snapshot = engine::snapshot([&preset], [("shop", &*NO_LABELS)]).with_derived(Arc::new(lists));
+            let names = (0..containers).map(|number| container(&format!("c{number}"), json!({})));
+            let pod = pod_of(json!({"containers": names.collect::<Value>()}));
+            let patch = engine::inject(&snapshot, "shop", &pod, None).patch.expect("a patch");
+            assert!(patch.len() <= MAX_PATCH, "{containers} containers, {derive}: {} bytes", patch.len());
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::report::percentiles;
+use crate::report::{Size, percentiles};
 use crate::support::background::Background;
 use crate::support::eventually;
 use crate::support::http::{NAME, post, request};
@@ -305,14 +305,17 @@ impl Calls {
     }
 
     /// # Panics
-    /// If any call was not answered as it should be, or there were fewer than so many.
+    /// If any call was not answered as it should be, or at full size in time, or there were fewer than so many.
     #[track_caller]
     pub fn assert_all_injected(&self, least: usize) {
+        // At small size it may be a debug build, on a machine that is busy with other things.
+        let late = Size::wanted().of(0, self.late);
         assert!(
-            self.failures.is_empty() && self.refused == 0 && self.bare == 0,
-            "{} refused, {} bare, {:?}",
+            self.failures.is_empty() && self.refused == 0 && self.bare == 0 && late == 0,
+            "{} refused, {} bare, {} late, {:?}",
             self.refused,
             self.bare,
+            self.late,
             self.failures
         );
         assert!(self.times.len() >= least, "only {} calls", self.times.len());

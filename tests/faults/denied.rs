@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::calls::Calls;
 use crate::observed::{row_of, trouble_lasted};
 use crate::report::Size;
-use crate::rotation::load;
+use crate::rotation::{load, timeout};
 use crate::stage::Stage;
 use crate::support::eventually;
 use crate::support::installation::Installation;
@@ -20,7 +20,8 @@ pub fn replicas_without_rights_serve_on(stage: &Stage) {
     let size = Size::wanted();
     // At full size longer than watches live that are open when the rights go.
     let (least, leaf, denied_for) = size.of((500, "10s", 15), (10_000, "60s", 330));
-    let values = json!({"certificates": {"selfManaged": {"leafLifetime": leaf, "caPropagation": "3s"}}});
+    let lives = json!({"leafLifetime": leaf, "caPropagation": "3s"});
+    let values = json!({"timeoutSeconds": timeout(), "certificates": {"selfManaged": lives}});
     let release = stage.cluster().install("denied", &values);
     let replicas = release.serve(2);
     let ca = release.await_one_ca(&replicas);

@@ -4,12 +4,15 @@ use std::ffi::OsString;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 use tokio::time::sleep;
 
 use crate::client::{
@@ -20,7 +23,7 @@ use crate::report::{Row, Size};
 use crate::stage::Stage;
 use crate::support::background::Background;
 use crate::support::eventually;
-use crate::support::serve::{Reach, program};
+use crate::support::serve::{Reach, program, review_of};
 
 /// What the chart lets a replica have, in KiB.
 const MEMORY: u64 = 128 * 1024;
@@ -32,7 +35,7 @@ const AT_REST: u64 = 16 * 1024;
 const MAX_BODY: usize = 7 * 1024 * 1024;
 
 /// Between two calls of an API server that has little to do.
-const PAUSE: Duration = Duration::from_millis(5);
+pub const PAUSE: Duration = Duration::from_millis(5);
 
 /// `reach serve` with the presets of the examples, after a first call.
 fn serve(program: &[OsString]) -> (Reach, Target) {
@@ -57,7 +60,7 @@ fn mib(kib: u64) -> String {
 }
 
 /// What calls beside a fault have to be: all of them answered.
-fn row(number: &'static str, fault: &'static str, done: String, calls: &Calls, more: String) -> Row {
+pub fn row(number: &'static str, fault: &'static str, done: String, calls: &Calls, more: String) -> Row {
     Row {
         number,
         fault,
@@ -86,11 +89,29 @@ enum Body {
     Short,
     /// Compressed.
     Gzip,
+    /// A review that is as it should be, of a pod with as many containers as go into it.
+    Containers,
 }
 
-const BODIES: [Body; 5] = [Body::Announced, Body::Largest, Body::Endless, Body::Short, Body::Gzip];
+const BODIES: [Body; 6] =
+    [Body::Announced, Body::Largest, Body::Endless, Body::Short, Body::Gzip, Body::Containers];
 
-async fn send_body(target: &Target, from: Ipv4Addr, body: Body) -> io::Result<()> {
+/// Containers that say nothing take the fewest bytes, and the most memory for each of them.
+static CONTAINERS: LazyLock<String> = LazyLock::new(|| {
+    let review = review_of(&json!({"spec": {"containers": [{}]}})).to_string();
+    let (before, after) = review.split_once("{}").expect("a container");
+    let count = (MAX_BODY - review.len()) / ",{}".len();
+    format!("{before}{{}}{}{after}", ",{}".repeat(count))
+});
+
+/// How many bodies were answered, with 200 and otherwise.
+#[derive(Debug, Default)]
+struct Answered {
+    taken: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+async fn send_body(target: &Target, from: Ipv4Addr, body: Body, answered: &Answered) -> io::Result<()> {
     let mut stream = target.connect(from).await?;
     let space = vec![b' '; 64 * 1024];
     match body {
@@ -124,13 +145,15 @@ async fn send_body(target: &Target, from: Ipv4Addr, body: Body) -> io::Result<()
             stream.write_all(&head("content-encoding: gzip\r\ncontent-length: 20\r\n")).await?;
             stream.write_all(&packed).await?;
         }
+        Body::Containers => {
+            stream.write_all(&head(&format!("content-length: {}\r\n", CONTAINERS.len()))).await?;
+            stream.write_all(CONTAINERS.as_bytes()).await?;
+        }
     }
     stream.flush().await?;
-    let answer = read(&mut stream).await?;
-    // Told rather than asserted: it is another thread's.
-    if answer.status == 200 {
-        eprintln!("{body:?}: answered with 200");
-    }
+    let is_taken = read(&mut stream).await?.status == 200;
+    let count = if is_taken { &answered.taken } else { &answered.refused };
+    count.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
 
@@ -141,17 +164,19 @@ pub fn bodies_without_end_take_no_memory_and_nobody_elses_time(_: &Stage) {
     let mut peaks = Vec::new();
     let mut most = 0;
     let mut total = Calls::default();
+    let mut wrong = Vec::new();
     for body in BODIES {
+        let answered = Arc::new(Answered::default());
         reach.forget_peak();
         let load = Load::start(&target, API_SERVER, 2, PAUSE);
         load.await_more(10);
         let crowd = {
-            let target = target.clone();
+            let (target, answered) = (target.clone(), Arc::clone(&answered));
             // Of two addresses: what one may take is bounded for itself.
             Crowd::start(100, move |number| {
-                let target = target.clone();
+                let (target, answered) = (target.clone(), Arc::clone(&answered));
                 let from = [STRANGER, SECOND_STRANGER][number % 2];
-                async move { send_body(&target, from, body).await }
+                async move { send_body(&target, from, body, &answered).await }
             })
         };
         let until = Instant::now() + Size::wanted().of(Duration::from_millis(1500), Duration::from_secs(20));
@@ -162,20 +187,31 @@ pub fn bodies_without_end_take_no_memory_and_nobody_elses_time(_: &Stage) {
         drop(crowd);
         let peak = reach.peak_memory_kib();
         most = most.max(peak);
-        peaks.push(format!("{body:?} {}", mib(peak)));
+        let [taken, refused] =
+            [&answered.taken, &answered.refused].map(|count| count.load(Ordering::Relaxed));
+        peaks.push(format!("{body:?} {} ({taken} answered with 200, {refused} refused)", mib(peak)));
+        let is_as_it_should_be = match body {
+            Body::Containers => taken > 0,
+            // Ends when the connection does.
+            Body::Endless | Body::Short => taken == 0,
+            Body::Announced | Body::Largest | Body::Gzip => taken == 0 && refused > 0,
+        };
+        if !is_as_it_should_be {
+            wrong.push(body);
+        }
         recovers(&target, API_SERVER);
     }
     reach.await_metric("reach_reviews_total{outcome=\"panicked\"}", 0.0);
-    let mut row = row(
+    let _recorded = row(
         "5",
-        "bodies that are too large, endless, shorter than they say, compressed",
+        "bodies that are too large, endless, shorter than they say, compressed, or pods with 2.4 million containers",
         "100 connections of two addresses with each kind, again and again, beside 2 of an API server"
             .to_owned(),
         &total,
         format!("memory before {}, at most: {}", mib(before), peaks.join(", ")),
-    );
-    row.recovery = Some(recovers(&target, API_SERVER));
-    let _recorded = row.record();
+    )
+    .record();
+    assert_eq!(wrong, [], "{peaks:?}");
     // A debug build is larger to begin with, which is not what bodies take.
     assert!(most < before + MEMORY - AT_REST, "{before} KiB, then {most} KiB: {peaks:?}");
     total.assert_all_injected(10);
@@ -207,7 +243,8 @@ const STOPS: [Stop; 8] = [
     Stop::Idle,
 ];
 
-async fn stop_at(target: &Target, from: Ipv4Addr, stop: Stop) -> io::Result<()> {
+/// Large answers are those to `large`.
+async fn stop_at(target: &Target, large: &[u8], from: Ipv4Addr, stop: Stop) -> io::Result<()> {
     match stop {
         Stop::NoClientHello | Stop::HalfHandshake => {
             let mut stream = target.dial(from).await?;
@@ -233,7 +270,7 @@ async fn stop_at(target: &Target, from: Ipv4Addr, stop: Stop) -> io::Result<()> 
         Stop::NeverReads => {
             let mut stream = target.connect(from).await?;
             loop {
-                stream.write_all(&target.request).await?;
+                stream.write_all(large).await?;
             }
         }
         Stop::Idle => {
@@ -245,15 +282,13 @@ async fn stop_at(target: &Target, from: Ipv4Addr, stop: Stop) -> io::Result<()> 
     Ok(())
 }
 
-/// Ends a crowd; returns how long it takes until calls are as before. No more than these files stay open.
-fn leaves(crowd: Crowd, target: &Target, reach: &Reach, files: usize) -> Duration {
+/// Ends a crowd. No more than these files stay open.
+fn leaves(crowd: Crowd, reach: &Reach, files: usize) {
     drop(crowd);
-    let recovery = recovers(target, API_SERVER);
     eventually("no connection stays", || {
         let now = reach.open_files();
         if now <= files + 2 { Ok(()) } else { Err(now) }
     });
-    recovery
 }
 
 /// Takes what comes until there is no more.
@@ -277,6 +312,7 @@ pub fn connections_that_never_get_to_the_point_keep_nobody_out(_: &Stage) {
     let count = Size::wanted().of(1500, 5000);
     many_files(count);
     let (reach, target) = serve(&[program()]);
+    let large = Target::with(&reach, &review_of(&json!({"spec": {"containers": vec![json!({}); 200]}})));
     let (before, files) = (reach.memory_kib(), reach.open_files());
     reach.forget_peak();
     let load = Load::start(&target, API_SERVER, 2, PAUSE);
@@ -284,8 +320,8 @@ pub fn connections_that_never_get_to_the_point_keep_nobody_out(_: &Stage) {
     let crowd = {
         let target = target.clone();
         Crowd::start(count, move |number| {
-            let target = target.clone();
-            async move { stop_at(&target, STRANGER, STOPS[number % STOPS.len()]).await }
+            let (target, large) = (target.clone(), Arc::clone(&large.request));
+            async move { stop_at(&target, &large, STRANGER, STOPS[number % STOPS.len()]).await }
         })
     };
     eventually("all places are taken", || {
@@ -299,10 +335,10 @@ pub fn connections_that_never_get_to_the_point_keep_nobody_out(_: &Stage) {
     let calls = load.stop();
     let open = reach.metric("reach_connections_open{listener=\"webhook\"}").unwrap_or_default();
     let peak = reach.peak_memory_kib();
-    let recovery = leaves(crowd, &target, &reach, files);
-    let mut row = row(
+    leaves(crowd, &reach, files);
+    let _recorded = row(
         "6",
-        "connections that stop in the handshake, in a header, in a body, before they read, or idle",
+        "connections that stop in the handshake, in a header, in a body, before they read (answers to pods with 200 containers), or idle",
         format!(
             "{count} connections of one client that come again when they are closed, beside 2 of an API server"
         ),
@@ -312,9 +348,8 @@ pub fn connections_that_never_get_to_the_point_keep_nobody_out(_: &Stage) {
             mib(before),
             mib(peak)
         ),
-    );
-    row.recovery = Some(recovery);
-    let _recorded = row.record();
+    )
+    .record();
     assert!(peak < MEMORY, "{peak} KiB");
     calls.assert_all_injected(10);
 }
@@ -360,6 +395,53 @@ pub fn idle_connections_outlive_those_that_keep_them(_: &Stage) {
     unused.assert_all_injected(20);
 }
 
+/// Row 6b: the kubelet gives a probe a second, and restarts what answers none.
+pub fn connections_that_say_nothing_to_the_admin_port_keep_no_probe_out(_: &Stage) {
+    const EACH: Duration = Duration::from_secs(1);
+    let count = Size::wanted().of(200, 1000);
+    many_files(count);
+    let (reach, _) = serve(&[program()]);
+    let files = reach.open_files();
+    let crowd = Crowd::start(count, {
+        let admin = reach.admin;
+        move |number| async move {
+            let [.., high, low] = u32::try_from(number).expect("a number").to_be_bytes();
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((Ipv4Addr::new(127, 1, high, low), 0).into())?;
+            until_closed(&mut socket.connect(admin).await?).await
+        }
+    });
+    eventually("all places are taken", || {
+        let shed = reach.metric("reach_connections_shed_total{listener=\"admin\"}").unwrap_or_default();
+        if shed > 0.0 { Ok(()) } else { Err(shed) }
+    });
+    let mut calls = Calls::default();
+    let until = Instant::now() + Size::wanted().of(Duration::from_secs(3), Duration::from_mins(1));
+    while Instant::now() < until {
+        for path in ["/livez", "/readyz"] {
+            let start = Instant::now();
+            match reach.try_status(path) {
+                Ok(reply) if reply.status == 200 => calls.times.push(start.elapsed()),
+                Ok(reply) => calls.failed(&reply.status.to_string()),
+                Err(error) => calls.failed(&error.kind().to_string()),
+            }
+        }
+        thread::sleep(PAUSE);
+    }
+    calls.late = calls.times.iter().filter(|&&time| time > EACH).count();
+    leaves(crowd, &reach, files);
+    let _recorded = row(
+        "6b",
+        "connections to the admin port that say nothing",
+        format!("{count} connections, each from an address of its own, that come again when they are closed"),
+        &calls,
+        "calls: /livez and /readyz, in turn; one that takes longer than 1 s fails (by the chart, the kubelet waits for 3 and 2 s)".to_owned(),
+    )
+    .record();
+    assert_eq!(calls.late, 0, "{:?}", calls.times.iter().max());
+    calls.assert_all_injected(10);
+}
+
 // === 7: file descriptors ===
 
 /// Row 7.
@@ -383,8 +465,9 @@ pub fn files_that_run_out_keep_nobody_out(_: &Stage) {
     let calls = load.stop();
     let errors = reach.metric("reach_connections_accept_errors_total{listener=\"webhook\"}");
     let readiness = reach.status("/readyz").status;
-    let recovery = leaves(crowd, &target, &reach, files);
-    let mut row = row(
+    let shed = reach.metric("reach_connections_shed_total{listener=\"webhook\"}").unwrap_or_default();
+    leaves(crowd, &reach, files);
+    let _recorded = row(
         "7",
         "64 file descriptors, and a flood of connections",
         format!(
@@ -392,11 +475,14 @@ pub fn files_that_run_out_keep_nobody_out(_: &Stage) {
             Size::wanted().of(200, 1000)
         ),
         &calls,
-        format!("accepting failed {} times; /readyz meanwhile {readiness}", errors.unwrap_or_default()),
-    );
-    row.recovery = Some(recovery);
-    let _recorded = row.record();
+        format!(
+            "{shed} connections turned away; accepting failed {} times; /readyz meanwhile {readiness}",
+            errors.unwrap_or_default()
+        ),
+    )
+    .record();
     assert_eq!(readiness, 200);
+    assert!(shed > 0.0, "all places are taken");
     calls.assert_all_injected(10);
 }
 
@@ -452,11 +538,14 @@ pub fn overload_is_shed_and_fails_no_other_api_server(_: &Stage) {
             load.await_more(1);
         }
         let taken = (load.so_far() - counted) as f64 / start.elapsed().as_secs_f64();
+        let end = Instant::now();
         let calls = load.stop();
-        let recovery = recovers(&target, API_SERVER);
+        recovers(&target, API_SERVER);
+        let recovery = end.elapsed();
         let beside = other.stop();
         let (p50, p99) = beside.latency().expect("calls");
         let peak = reach.peak_memory_kib();
+        let shed = shed() - before;
         let mut row = row(
             number,
             fault,
@@ -472,7 +561,7 @@ pub fn overload_is_shed_and_fails_no_other_api_server(_: &Stage) {
                  turned away, {} calls (new connections with them) took longer than 3 s; another API server beside it: {} \
                  calls, {} failed, p50 {:.1} ms, p99 {:.1} ms; memory at most {}",
                 calls.refused,
-                shed() - before,
+                shed,
                 calls.late,
                 beside.total(),
                 beside.total() - beside.times.len() + beside.late,
@@ -485,6 +574,8 @@ pub fn overload_is_shed_and_fails_no_other_api_server(_: &Stage) {
         let _recorded = row.record();
         assert!(peak < MEMORY, "{peak} KiB");
         assert_eq!(calls.bare, 0);
+        // None fails but those that were turned away.
+        assert!(calls.failed_count() as f64 <= shed, "{:?}", calls.failures);
         beside.assert_all_injected(1);
     }
     // As before.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::observed::{row_of, trouble_lasted};
 use crate::report::{Row, Size, percentiles};
-use crate::rotation::load;
+use crate::rotation::{load, timeout};
 use crate::stage::{REPLICAS, Stage};
 use crate::support::eventually;
 use crate::support::installation::{Installation, base64};
@@ -80,7 +80,8 @@ pub fn a_damaged_secret_costs_nothing(stage: &Stage) {
     let cluster = stage.cluster();
     let least = Size::wanted().of(500, 10_000);
     let lives = json!({"caPropagation": "3s"});
-    let release = cluster.install("damage", &json!({"certificates": {"selfManaged": lives}}));
+    let values = json!({"timeoutSeconds": timeout(), "certificates": {"selfManaged": lives}});
+    let release = cluster.install("damage", &values);
     let api = &release.apis[0];
     let mut replicas = release.serve(2);
     let first = release.await_one_ca(&replicas);

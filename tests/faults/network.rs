@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::observed::{Observed, await_calm, longest_trouble};
-use crate::place::{Product, is_injected, variable};
+use crate::place::{Product, REPLICAS as REPLICA_LABELS, is_injected, variable};
 use crate::replicas::{self, KNOWN_PRESETS, Replica};
 use crate::report::Size;
 use crate::stage::{REPLICAS, Stage};
+use crate::support::helm::NAMESPACE;
 use crate::support::kubectl::Kubectl as _;
 use crate::support::{PATIENCE, eventually_within};
 
@@ -86,7 +87,7 @@ pub fn replicas_serve_on_while_no_api_server_can_be_reached(stage: &Stage) {
     product.namespace(LATE);
     let all = replicas::await_all(product);
     replicas::await_metric(product, &all, KNOWN_PRESETS, 0.0);
-    let containers: Vec<_> = all.iter().map(|replica| replica.container.clone()).collect();
+    let (containers, ready) = (containers_of(&all), ready_since(product));
     let mut told = Vec::new();
     let observed = Observed::of(product, size.of(500, 10_000), |_| {
         cut_off(&all);
@@ -98,7 +99,8 @@ pub fn replicas_serve_on_while_no_api_server_can_be_reached(stage: &Stage) {
         told = learned(product, &all, 1.0, start);
         assert_eq!(knows_late_preset(product), Ok(true));
     });
-    let now: Vec<_> = replicas::await_all(product).into_iter().map(|replica| replica.container).collect();
+    let now = containers_of(&replicas::await_all(product));
+    let ready_now = ready_since(product);
     product.ask(&["delete", "podpreset", "late", "--namespace", LATE]);
     replicas::await_metric(product, &all, KNOWN_PRESETS, 0.0);
     let mut row = observed.row(
@@ -117,6 +119,27 @@ pub fn replicas_serve_on_while_no_api_server_can_be_reached(stage: &Stage) {
     let _recorded = row.record();
     observed.assert_unnoticed();
     assert_eq!(now, containers, "no replica was restarted");
+    assert_eq!(ready_now, ready, "no replica was unready");
+}
+
+fn containers_of(replicas: &[Replica]) -> Vec<String> {
+    replicas.iter().map(|replica| replica.container.clone()).collect()
+}
+
+/// Since when each replica is ready, by name.
+fn ready_since(product: &Product) -> Vec<(String, String)> {
+    let pods = product.get(&["pods", "--namespace", NAMESPACE, "--selector", REPLICA_LABELS]);
+    let pods = pods["items"].as_array().expect("a list").iter();
+    let since = pods.map(|pod| {
+        let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+        let ready =
+            conditions.filter(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+        (
+            pod["metadata"]["name"].to_string(),
+            ready.map(|ready| ready["lastTransitionTime"].to_string()).collect(),
+        )
+    });
+    since.collect()
 }
 
 /// The namespace of what is made while nobody can learn of it.

@@ -1,6 +1,8 @@
 //! Certificates that live for a minute, under load: each call that they cost would be a pod that is refused.
 
-use std::sync::atomic::Ordering;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::observed::{row_of, trouble_lasted};
 use crate::report::Size;
 use crate::stage::{REPLICAS, Stage};
-use crate::support::background::Background;
+use crate::support::background::{Background, SetOnDrop};
 use crate::support::installation::{Installation, VARIABLE, base64, value};
 use crate::support::load::{Api, Counts, Load, STORED};
 use crate::support::serve::Reach;
@@ -24,11 +26,17 @@ use crate::support::{PATIENCE, eventually, eventually_within};
 /// Pause after each creation.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// `timeoutSeconds`: the chart's, or more for a machine that is busy with other rows.
+pub fn timeout() -> u32 {
+    Size::wanted().of(10, 3)
+}
+
 pub fn a_renewed_leaf_loses_no_call(stage: &Stage) {
     let size = Size::wanted();
     let life = size.of("10s", "15s");
     let lives = json!({"leafLifetime": life});
-    let values = json!({"replicas": REPLICAS, "certificates": {"selfManaged": lives}});
+    let values =
+        json!({"replicas": REPLICAS, "timeoutSeconds": timeout(), "certificates": {"selfManaged": lives}});
     let release = stage.cluster().install("leaves", &values);
     let replicas = release.serve(REPLICAS);
     let (least, renewals) = size.of((500, 2), (10_000, 20));
@@ -58,17 +66,50 @@ pub fn a_rotated_ca_loses_no_call_though_an_api_server_lags(stage: &Stage) {
         json!({"caLifetime": "75s", "leafLifetime": "30s", "caPropagation": "6s"}),
     );
     // Shorter than reach waits for the rest of a call that the API server was in the middle of.
-    let lag = Duration::from_secs(2);
-    let rotated = Rotated::of(stage.cluster(), "rotation", &lives, |cluster, _| {
-        cluster.control_plane.signal_second_api_server(Signal::STOP);
-        thread::sleep(lag);
-        cluster.control_plane.signal_second_api_server(Signal::CONT);
+    let (lag, pause) = Size::wanted().of((1, 2), (2, 1));
+    let (lag, pause) = (Duration::from_secs(lag), Duration::from_secs(pause));
+    let done = AtomicBool::new(false);
+    let (rotated, missed) = thread::scope(|scope| {
+        let (release_is, installed) = mpsc::channel::<(Api, String)>();
+        let done = &done;
+        // Bundles that changed while it stood still, by what the other API server says.
+        let lags = scope.spawn(move || {
+            let Ok((other, path)) = installed.recv() else { return 0 };
+            let bundle = || other.get(&path).map(|object| object["webhooks"][0]["clientConfig"].clone());
+            let mut missed = 0;
+            while !done.load(Ordering::Relaxed) {
+                stage.cluster().control_plane.signal_second_api_server(Signal::STOP);
+                let before = bundle();
+                thread::sleep(lag);
+                missed += usize::from(bundle() != before);
+                stage.cluster().control_plane.signal_second_api_server(Signal::CONT);
+                thread::sleep(pause);
+            }
+            missed
+        });
+        let release_is = Cell::new(Some(release_is));
+        let rotated = {
+            let _done = SetOnDrop(done);
+            Rotated::of(stage.cluster(), "rotation", &lives, |cluster, release| {
+                if let Some(release_is) = release_is.take() {
+                    let api = Api::new(cluster.control_plane.kubeconfig());
+                    release_is.send((api, release.configuration_path())).expect("it waits for that");
+                }
+            })
+        };
+        (rotated, lags.join().expect("no panic"))
     });
     rotated.record(
         "20",
         "rotation of the CA, an API server lags",
-        &format!("one of 2 API servers stood still for {} s after each change of the bundle", lag.as_secs()),
+        &format!(
+            "one of 2 API servers stood still for {} s of every {}, and came to know {missed} changes of the bundle later by that",
+            lag.as_secs(),
+            (lag + pause).as_secs()
+        ),
     );
+    // Two of three fall into such a time; of the few at small size, it may be none.
+    assert!(missed >= Size::wanted().of(0, 1), "no change of the bundle while an API server stood still");
 }
 
 pub fn a_ca_rotates_though_others_write_all_the_time(stage: &Stage) {
@@ -81,6 +122,7 @@ pub fn a_ca_rotates_though_others_write_all_the_time(stage: &Stage) {
         writing.get_or_insert_with(|| writer(release));
     });
     let written = writing.expect("the bundle changed").stop();
+    assert!(written > 0, "somebody else writes");
     rotated.record(
         "25a",
         "conflicts: somebody else writes all the time",
@@ -124,7 +166,7 @@ impl Rotated {
         mut changed: impl FnMut(&Cluster, &Installation<'_>),
     ) -> Self {
         let (least, rotations) = Size::wanted().of((500, 1), (10_000, 2));
-        let values = json!({"replicas": REPLICAS, "certificates": {"selfManaged": lives}});
+        let values = json!({"replicas": REPLICAS, "timeoutSeconds": timeout(), "certificates": {"selfManaged": lives}});
         let release = cluster.install(name, &values);
         let replicas = release.serve(REPLICAS);
         let start = Instant::now();
@@ -252,13 +294,14 @@ pub fn a_leader_that_freezes_in_a_rotation_is_overtaken_and_follows(stage: &Stag
     // Time for a write that the other one would have to undo.
     thread::sleep(Duration::from_secs(2));
     let at_the_end = release.await_one_ca(&replicas);
+    release.await_injection();
     load.await_pods(least.max(load.so_far() + least / 10));
     let counts = load.stop();
     let mut row = row_of(
         &counts,
         "21a",
         "split brain: the leader of a rotation freezes for longer than its lease",
-        "SIGSTOP of the holder of the lease after its first step, SIGCONT when the other one of 2 replicas had gone on".to_owned(),
+        "SIGSTOP of the replica that had taken the lease for it, SIGCONT when the other one of 2 had taken over and gone on".to_owned(),
     );
     row.recovery = Some(trouble_lasted(&counts, start, None));
     row.more = format!(
@@ -269,6 +312,8 @@ pub fn a_leader_that_freezes_in_a_rotation_is_overtaken_and_follows(stage: &Stag
     );
     let _recorded = row.record();
     assert_eq!(counts.failed, 0, "{counts}: {:?}", counts.failures);
+    // Those that were on their way to it, or came before it was out of the Service: two for each of four connections.
+    assert!(counts.bare <= 8, "{counts}");
     assert_eq!((&ca, &at_the_end), (&promoted, &promoted), "nobody makes a second one");
 }
 

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::admitted::pods;
-use crate::client::{API_SERVER, Crowd, Load, STRANGER, Target, recovers};
+use crate::client::{API_SERVER, Crowd, Load, STRANGER, Target};
 use crate::report::{Row, Size};
 use crate::stage::Stage;
+use crate::support::background::SetOnDrop;
 use crate::support::eventually;
 use crate::support::load::{Api, Load as Creations};
 use crate::support::serve::{Reach, review_of};
@@ -34,8 +35,8 @@ struct Sample {
 pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
     let cluster = stage.tenancy();
     let time = minutes_wanted()
-        .unwrap_or_else(|| Size::wanted().of(Duration::from_secs(20), Duration::from_mins(30)));
-    let pause = Size::wanted().of(Duration::from_millis(500), Duration::from_secs(5));
+        .unwrap_or_else(|| Size::wanted().of(Duration::from_secs(10), Duration::from_mins(30)));
+    let pause = Size::wanted().of(Duration::from_millis(250), Duration::from_secs(5));
     cluster.namespace(NAMESPACE, &json!({OWN_WEBHOOK: NAMESPACE}));
     let stays = json!({"env": [{"name": "STAYS", "value": "yes"}]});
     cluster.apply(&json!([pod_preset(NAMESPACE, "stays", &stays)]));
@@ -58,6 +59,7 @@ pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
         if patched { Ok(()) } else { Err("no patch") }
     });
     let target = Target::with(&reach, &still);
+    let (files, threads) = (reach.open_files(), reach.threads());
 
     let (done, changes) = (AtomicBool::new(false), AtomicUsize::new(0));
     let mut samples = Vec::new();
@@ -96,7 +98,6 @@ pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
         (load.stop(), creations.stop())
     });
     cluster.kubectl(&["delete", "mutatingwebhookconfiguration", "soak"]);
-    let recovery = recovers(&target, API_SERVER);
     let (first, last) = (samples[0], samples[samples.len() - 1]);
     // What it takes at first, it takes once.
     let (at_first, settled) = samples.split_at(samples.len() / 3);
@@ -122,7 +123,7 @@ pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
         failed: calls.failed_count() + calls.refused + created.failed,
         uninjected: calls.bare + created.bare,
         latency: calls.latency(),
-        recovery: Some(recovery),
+        recovery: None,
         more: format!(
             "memory {:.0} MiB at first, {:.0} at last, {:.0} at most; without the pages of its program, which the kernel reads and \
              drops, on average {:.1}, {:.1} and {:.1} in the first, second and last third; of that, by least squares over the \
@@ -151,6 +152,14 @@ pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
         if left == json!([]) { Ok(()) } else { Err(left) }
     });
     assert!(most < 128.0 * 1024.0, "{most} KiB");
+    eventually("what came with them has gone", || {
+        let now = (reach.open_files(), reach.threads());
+        if now.0 <= files + 2 && now.1 <= threads {
+            Ok(())
+        } else {
+            Err(format!("{now:?}, before {:?}", (files, threads)))
+        }
+    });
 }
 
 /// Changes presets and namespaces until it is told to stop.
@@ -232,13 +241,4 @@ fn slope(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
     let over = samples.iter().map(|sample| (sample.hours - x) * (of(sample) - y)).sum::<f64>();
     let under = samples.iter().map(|sample| (sample.hours - x).powi(2)).sum::<f64>();
     over / under
-}
-
-/// Sets a flag when it is dropped.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

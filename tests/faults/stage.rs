@@ -1,6 +1,7 @@
 //! Where faults happen.
 
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
+use std::thread;
 
 use serde_json::json;
 
@@ -41,7 +42,18 @@ impl Stage {
 
     /// A control plane without nodes, with one `reach serve` that its API server calls with `failurePolicy: Fail`.
     pub fn tenancy(&self) -> &tenancy::Cluster {
-        self.tenancy.get_or_init(tenancy::Cluster::start)
+        self.tenancy.get_or_init(|| {
+            // Its `reach serve` ends with the thread that starts it, and a thread that runs tests may end before others are done.
+            let (started, start) = mpsc::channel();
+            thread::spawn(move || {
+                if started.send(tenancy::Cluster::start()).is_ok() {
+                    loop {
+                        thread::park();
+                    }
+                }
+            });
+            start.recv().expect("it starts, or has said why not")
+        })
     }
 }
 

@@ -38,3 +38,13 @@ impl<T> Drop for Background<T> {
         }
     }
 }
+
+/// Sets a flag when it is dropped, also by a panic: what goes on in a scope until then would keep the scope from its end.
+#[derive(Debug)]
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

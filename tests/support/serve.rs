@@ -181,8 +181,12 @@ impl Reach {
 
     /// Asks the admin port.
     pub fn status(&self, path: &str) -> Reply {
-        let stream = http::connect(self.admin).expect("the admin port");
-        http::exchange(stream, &http::request("GET", path, "", "")).expect("a reply")
+        self.try_status(path).expect("a reply of the admin port")
+    }
+
+    /// Asks the admin port, which may give no reply.
+    pub fn try_status(&self, path: &str) -> io::Result<Reply> {
+        http::exchange(http::connect(self.admin)?, &http::request("GET", path, "", ""))
     }
 
     /// The value of a metric, given with its labels as it stands in `/metrics`; `None` when it is not there.
