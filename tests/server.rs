@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -372,6 +372,18 @@ async fn who_asks_gets_another_place_although_those_who_never_do_have_one_each()
     // Most are its own now, and in use.
     let mut refused = TcpStream::connect(running.address).await.unwrap();
     within(ended(&mut refused)).await;
+}
+
+#[tokio::test]
+async fn who_comes_in_the_middle_of_a_flood_has_a_moment_to_ask() {
+    let running = serve(Limits { connections: 1, unused_give_way: true, ..patient() });
+    let start = Instant::now();
+    let mut first = running.connect_from(Ipv4Addr::new(127, 0, 0, 2)).await;
+    let mut second = running.connect_from(Ipv4Addr::new(127, 0, 0, 3)).await;
+    first.ended().await;
+    // At least, so that a busy machine makes no difference.
+    assert!(start.elapsed() >= Duration::from_millis(10), "{:?}", start.elapsed());
+    second.says_hello().await;
 }
 
 #[tokio::test]

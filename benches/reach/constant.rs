@@ -9,14 +9,13 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use axum::Router;
-use axum::http::header;
-use axum::routing::post;
 use bytes::Bytes;
-use hyper_util::service::TowerToHyperService;
-use reach::admission::PATH;
+use http_body_util::{BodyExt as _, Full};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
 use reach::certs;
-use reach::server::{ConnectionMetrics, Drain, Limits, Server};
+use reach::server::{ConnectionMetrics, Drain, Limits, RequestBody, Server};
 
 use super::process::Process;
 
@@ -75,20 +74,31 @@ pub fn serve(arguments: &[String]) {
             .with_tls(certs::server_config(made.resolver, None).expect("a configuration"))
             .bind(listen.parse().expect("an address"))
             .expect("a free port");
-        let handler = post(async move |body: Bytes| {
-            let answer = match &uid {
-                None => answer.clone(),
-                Some(place) => {
-                    let mut answer = answer.to_vec();
-                    let asked = self::uid(&body).expect("a review has a uid");
-                    answer.splice(place.clone(), body[asked].iter().copied());
-                    answer.into()
-                }
-            };
-            Ok::<_, Infallible>(([(header::CONTENT_TYPE, "application/json")], answer))
+        let service = service_fn(move |request: Request<RequestBody>| {
+            let (answer, uid) = (answer.clone(), uid.clone());
+            async move {
+                let Ok(body) = request.into_body().collect().await else {
+                    let mut refusal = Response::new(Full::default());
+                    *refusal.status_mut() = StatusCode::BAD_REQUEST;
+                    return Ok::<_, Infallible>(refusal);
+                };
+                let answer = match uid {
+                    None => answer,
+                    Some(place) => {
+                        let mut answer = answer.to_vec();
+                        let body = body.to_bytes();
+                        let asked = self::uid(&body).expect("a review has a uid");
+                        answer.splice(place, body[asked].iter().copied());
+                        answer.into()
+                    }
+                };
+                let mut response = Response::new(Full::new(answer));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                Ok(response)
+            }
         });
         println!("https://{}/", bound.address());
-        bound.serve(TowerToHyperService::new(Router::new().route(PATH, handler)), Drain::default()).await;
+        bound.serve(service, Drain::default()).await;
     });
 }
 

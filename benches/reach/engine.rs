@@ -17,10 +17,12 @@ use super::report::{Row, median};
 const ROUNDS: usize = 31;
 /// Reviews of one case in one round.
 const REVIEWS: u32 = 2000;
+/// Namespaces whose pods come in turn.
+const SPREAD: usize = 2000;
 
-/// A review, what it is answered from, and how.
+/// Reviews that take turns, what they are answered from, and how.
 struct Case<'a> {
-    bytes: Vec<u8>,
+    bytes: Vec<Vec<u8>>,
     snapshot: &'a Snapshot,
     outcome: Outcome,
 }
@@ -40,7 +42,8 @@ pub fn reviews() -> Vec<Row> {
         let review = fixture::bytes(&fixture::review_with_list(&format!("other-{number}")));
         let _ = admission::review(&review, &crowded, &fixture::metrics()).expect("a known namespace");
     }
-    let case = |review: &Value, snapshot, outcome| Case { bytes: fixture::bytes(review), snapshot, outcome };
+    let case =
+        |review: &Value, snapshot, outcome| Case { bytes: vec![fixture::bytes(review)], snapshot, outcome };
     let cases = [
         case(&fixture::review(), &proxy, Outcome::injected),
         case(&fixture::review(), &with_ca, Outcome::injected),
@@ -60,7 +63,7 @@ pub fn reviews() -> Vec<Row> {
     let nanos = cost(&cases);
     let rows = names.iter().zip(&cases).zip(&nanos);
     let mut rows: Vec<Row> = rows
-        .map(|((name, case), nanos)| Row::new(format!("{name} ({} B)", case.bytes.len()), *nanos, "ns"))
+        .map(|((name, case), nanos)| Row::new(format!("{name} ({} B)", case.bytes[0].len()), *nanos, "ns"))
         .collect();
     rows[0] = rows[0].clone().at_most(5000.0);
     let portable = nanos[0] / nanos[4];
@@ -80,12 +83,19 @@ pub fn scale() -> Vec<Row> {
     let counts = [10, 1000, PRESETS];
     let snapshots = counts.map(|presets| snapshot(presets, fixture::other));
     let by_pod = snapshot(PRESETS, fixture::other_by_pod);
-    let bytes = fixture::bytes(&fixture::review());
-    let cases: Vec<_> = snapshots
+    let bytes = vec![fixture::bytes(&fixture::review())];
+    let mut cases: Vec<_> = snapshots
         .iter()
         .chain([&by_pod])
         .map(|snapshot| Case { bytes: bytes.clone(), snapshot, outcome: Outcome::injected })
         .collect();
+    // As many bodies of few namespaces as of many.
+    let spread = [counts[0] - 2, SPREAD].map(|namespaces| {
+        (0..SPREAD).map(|number| fixture::bytes(&fixture::review_in(1 + number % namespaces))).collect()
+    });
+    for (bytes, snapshot) in spread.into_iter().zip([&snapshots[0], &snapshots[2]]) {
+        cases.push(Case { bytes, snapshot, outcome: Outcome::injected });
+    }
     let nanos = cost(&cases);
     let mut rows: Vec<Row> = counts
         .iter()
@@ -100,6 +110,21 @@ pub fn scale() -> Vec<Row> {
     rows.push(Row::new(
         format!("scale: {PRESETS} ClusterPodPresets by pod selector / 10 presets"),
         nanos[3] / nanos[0],
+        "",
+    ));
+    rows.push(Row::new(
+        "scale: reviews of 8 namespaces in turn, each with a preset".to_owned(),
+        nanos[4],
+        "ns",
+    ));
+    rows.push(Row::new(
+        format!("scale: reviews of {SPREAD} namespaces in turn, each with a preset"),
+        nanos[5],
+        "ns",
+    ));
+    rows.push(Row::new(
+        format!("scale: {SPREAD} namespaces in turn / 8 namespaces"),
+        nanos[5] / nanos[4],
         "",
     ));
     rows
@@ -118,7 +143,7 @@ pub fn services() -> Vec<Row> {
         with_services(&known, "Services"),
         with_services(&known, "AllServices"),
     ];
-    let bytes = fixture::bytes(&fixture::review());
+    let bytes = vec![fixture::bytes(&fixture::review())];
     let cases: Vec<_> = std::iter::once(&without)
         .chain(&snapshots)
         .map(|snapshot| Case { bytes: bytes.clone(), snapshot, outcome: Outcome::injected })
@@ -168,8 +193,10 @@ fn with_services(known: &Services, source: &str) -> Snapshot {
 fn cost(cases: &[Case<'_>]) -> Vec<f64> {
     let metrics = fixture::metrics();
     for case in cases {
-        let answer = admission::review(&case.bytes, case.snapshot, &metrics).expect("a known namespace");
-        assert_eq!(answer.outcome, case.outcome, "the case is not what it says");
+        for bytes in &case.bytes {
+            let answer = admission::review(bytes, case.snapshot, &metrics).expect("a known namespace");
+            assert_eq!(answer.outcome, case.outcome, "the case is not what it says");
+        }
     }
     let mut times = vec![Vec::with_capacity(ROUNDS); cases.len()];
     for _ in 0..ROUNDS {
@@ -182,8 +209,8 @@ fn cost(cases: &[Case<'_>]) -> Vec<f64> {
 
 fn round(case: &Case<'_>, metrics: &ReviewMetrics) -> f64 {
     let start = Instant::now();
-    for _ in 0..REVIEWS {
-        let _ = black_box(admission::review(black_box(&case.bytes), case.snapshot, metrics));
+    for bytes in case.bytes.iter().cycle().take(REVIEWS as usize) {
+        let _ = black_box(admission::review(black_box(bytes), case.snapshot, metrics));
     }
     start.elapsed().as_secs_f64() * 1e9 / f64::from(REVIEWS)
 }
