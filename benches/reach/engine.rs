@@ -90,8 +90,10 @@ pub fn scale() -> Vec<Row> {
         .map(|snapshot| Case { bytes: bytes.clone(), snapshot, outcome: Outcome::injected })
         .collect();
     // As many bodies of few namespaces as of many.
-    let spread = [counts[0] - 2, SPREAD].map(|namespaces| {
-        (0..SPREAD).map(|number| fixture::bytes(&fixture::review_in(1 + number % namespaces))).collect()
+    let few = counts[0] - 2;
+    let spread = [few, SPREAD].map(|namespaces| {
+        let reviews = (0..SPREAD).map(|number| fixture::selected_by_other(1 + number % namespaces));
+        reviews.map(|review| fixture::bytes(&review)).collect()
     });
     for (bytes, snapshot) in spread.into_iter().zip([&snapshots[0], &snapshots[2]]) {
         cases.push(Case { bytes, snapshot, outcome: Outcome::injected });
@@ -113,7 +115,7 @@ pub fn scale() -> Vec<Row> {
         "",
     ));
     rows.push(Row::new(
-        "scale: reviews of 8 namespaces in turn, each with a preset".to_owned(),
+        format!("scale: reviews of {few} namespaces in turn, each with a preset"),
         nanos[4],
         "ns",
     ));
@@ -123,7 +125,7 @@ pub fn scale() -> Vec<Row> {
         "ns",
     ));
     rows.push(Row::new(
-        format!("scale: {SPREAD} namespaces in turn / 8 namespaces"),
+        format!("scale: {SPREAD} namespaces in turn / {few} namespaces"),
         nanos[5] / nanos[4],
         "",
     ));

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::observed::row_of;
 use crate::relay::Relay;
 use crate::report::Size;
+use crate::rotation::timeout;
 use crate::stage::Stage;
 use crate::support::installation::{VARIABLE, own_address};
 use crate::support::load::{Load, STORED};
@@ -21,8 +22,8 @@ const DELAY: Duration = Duration::from_millis(500);
 pub fn a_network_that_is_slow_loses_no_call(stage: &Stage) {
     let size = Size::wanted();
     let least = size.of(40, 10_000);
-    // Of one second and a half, of which most waits for two handshakes; a machine that is busy has more patience.
-    let values = json!({"failurePolicy": "Ignore", "timeoutSeconds": size.of(10, 3)});
+    // The chart's, or more for a machine that is busy with other rows: a call over a new connection takes two seconds at least.
+    let values = json!({"failurePolicy": "Ignore", "timeoutSeconds": timeout()});
     let release = stage.cluster().install("slow", &values);
     let replicas = release.serve(2);
     let relays: Vec<_> =

@@ -122,15 +122,14 @@ impl Silence {
         // In this order: one that is made while it begins is silent by one of the two.
         let before = self.times.load(Ordering::SeqCst);
         let from_the_start = self.lasts.load(Ordering::SeqCst);
+        let is_silent = || from_the_start || self.times.load(Ordering::SeqCst) != before;
         let mut buffer = [0; 16 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
-            let is_silent = from_the_start || self.times.load(Ordering::SeqCst) != before;
-            if !is_silent && to.write_all(&buffer[..length]).is_err() {
+            if !is_silent() && to.write_all(&buffer[..length]).is_err() {
                 break;
             }
         }
-        let is_silent = from_the_start || self.times.load(Ordering::SeqCst) != before;
-        if !is_silent {
+        if !is_silent() {
             let _ = to.shutdown(Shutdown::Write);
         }
     }
