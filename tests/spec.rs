@@ -9,6 +9,8 @@
 
 #[path = "support/engine.rs"]
 mod engine;
+#[path = "spec/limits.rs"]
+mod limits;
 
 use std::sync::{Arc, LazyLock};
 
