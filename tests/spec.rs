@@ -1201,6 +1201,74 @@ fn options_of_others_are_not_lost_to_a_list_that_is_too_long_for_java_8() {
 }
 
 #[test]
+fn options_of_a_jvm_may_have_as_many_bytes_as_java_8_reads() {
+    let options = |own: usize| {
+        let own = format!("JAVA_TOOL_OPTIONS=-Dx={}", "x".repeat(own - "-Dx=".len()));
+        let injection = inject(&[java_preset()], &pod_env(&[&own]));
+        let all = env_of(&injection.pod, "containers", 0).remove(0);
+        (all.len() - "JAVA_TOOL_OPTIONS=".len(), injection.warnings.len())
+    };
+    let added = options(100).0 - 100;
+    assert_eq!(options(1023 - added), (1023, 0));
+    assert_eq!(options(1024 - added), (1024 - added, 1));
+}
+
+#[test]
+fn a_jvm_does_without_names_of_the_cluster_before_it_does_without_the_proxy() {
+    let preset = cluster(
+        "p",
+        merge(java_preset()["spec"].clone(), json!({"noProxyFrom": ["Services", "ClusterNetwork", "Nodes"]})),
+    );
+    let known = |services: usize| {
+        let names: Vec<String> = (0..services).map(|number| format!("service-{number}")).collect();
+        let lists = ClusterLists {
+            cluster_network: List::parse("10.32.0.0/16", Author::Preset),
+            nodes: List::parse("192.0.2.7", Author::Preset),
+            ..ClusterLists::default()
+        };
+        let services = [("shop", Arc::new(List::parse(&names.join(","), Author::Preset)))];
+        engine::snapshot([&preset], [("shop", &*NO_LABELS)])
+            .with_services(services)
+            .with_derived(Arc::new(lists))
+    };
+    let told = |services: usize, own: &[&str]| {
+        let agent = ["JAVA_TOOL_OPTIONS=-javaagent:/otel.jar"];
+        let injection = engine::inject(&known(services), "shop", &pod_env(&[&agent, own].concat()), None);
+        (env_of(&injection.pod, "containers", 0).remove(0), injection.warnings)
+    };
+    let options = |patterns: &str| {
+        format!(
+            "JAVA_TOOL_OPTIONS=-Dhttp.proxyHost=proxy.corp.example -Dhttp.proxyPort=3128 \
+             -Dhttp.nonProxyHosts={patterns} -javaagent:/otel.jar"
+        )
+    };
+    let warning = |left_out: &str| {
+        vec![format!(
+            "reach: variable JAVA_TOOL_OPTIONS of container app {left_out}: \
+             with more than 1023 bytes Java 8 would ignore all of it"
+        )]
+    };
+    let without_names = || warning("is without Services and Nodes of noProxyFrom");
+    let whole = "*.service-0|service-0|*.svc|svc|localhost|127.0.0.1|192.0.2.7|10.32.*|10.96.*|10.97.*";
+    assert_eq!(told(1, &[]), (options(whole), vec![]));
+    let shorter = "*.svc|svc|localhost|127.0.0.1|10.32.*|10.96.*|10.97.*";
+    assert_eq!(told(99, &[]), (options(shorter), without_names()));
+    // With what the container itself does not send to the proxy, under whichever name.
+    for own in ["no_proxy=db", "NO_PROXY=db"] {
+        assert_eq!(told(99, &[own]), (options(&format!("*.db|db|{shorter}")), without_names()));
+    }
+    // Too long without them, too.
+    let own =
+        format!("no_proxy={}", (0..99).map(|number| format!("host-{number}")).collect::<Vec<_>>().join(","));
+    let agent = "JAVA_TOOL_OPTIONS=-javaagent:/otel.jar".to_owned();
+    assert_eq!(told(99, &[&own]), (agent.clone(), warning("does not get the proxy")));
+    // The list itself has the names.
+    let list =
+        env_of(&engine::inject(&known(99), "shop", &pod_env(&[]), None).pod, "containers", 0).remove(1);
+    assert!(list.starts_with("no_proxy=") && list.contains("service-98"), "{list}");
+}
+
+#[test]
 fn a_jvm_with_options_from_elsewhere_is_left_alone_with_a_warning() {
     let injection = inject(&[java_preset()], &pod_env(&["JAVA_TOOL_OPTIONS<java"]));
     assert_eq!(injection.pod["spec"]["containers"][0]["env"][0]["valueFrom"], source("java"));
