@@ -1,9 +1,15 @@
 //! Where a plan, a patch and what is kept of presets end: each limit to the byte, so that what fits is never refused.
 
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use reach::admission::review;
 use reach::inject::patch::{TooLong, write_within};
 use reach::inject::pod::Pod;
-use reach::inject::snapshot::Snapshot;
+use reach::inject::snapshot::{ClusterLists, Snapshot};
 use reach::inject::{LeftAlone, Plan, Target, Unreadable, plan, plan_within};
+use reach::no_proxy::portable::{Author, List};
+use reach::telemetry::{Outcome, ReviewMetrics};
 use serde_json::{Value, json};
 
 use super::{NO_LABELS, cluster, cluster_env, container, engine, pod_env, pod_of};
@@ -94,5 +100,58 @@ fn lists_of_volumes_and_mounts_are_read_up_to_their_length() {
             let error = read(&pod(length)).expect_err("too long").to_string();
             assert_eq!(error, format!("{field}: expected a list of a length that a pod can have"));
         }
+    }
+}
+
+/// What the webhook answers to the creation of a pod, and the pod that comes of it.
+fn created(snapshot: &Snapshot, pod: &Value) -> (Outcome, Value) {
+    let request = json!({
+        "uid": "u",
+        "operation": "CREATE",
+        "namespace": "shop",
+        "resource": {"group": "", "version": "v1", "resource": "pods"},
+        "object": pod,
+    });
+    let body = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
+    let metrics = ReviewMetrics::register(&mut Registry::default());
+    let answer = review(body.to_string().as_bytes(), snapshot, &metrics).expect("a known namespace");
+    let reply: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let mut pod = pod.clone();
+    if let Some(patch) = reply["response"]["patch"].as_str() {
+        let patch = base64_simd::STANDARD.decode_to_vec(patch).expect("base64");
+        let patch: json_patch::Patch = serde_json::from_slice(&patch).expect("an RFC 6902 patch");
+        json_patch::patch(&mut pod, &patch).expect("a patch that applies");
+    }
+    (answer.outcome, pod)
+}
+
+#[test]
+fn names_that_were_left_out_once_stay_out_until_presets_say_something_else() {
+    let names: Vec<String> = (0..1500).map(|number| format!("service-{number}.shop")).collect();
+    let lists = Arc::new(ClusterLists {
+        all_services: List::parse(&names.join(","), Author::Preset),
+        ..ClusterLists::default()
+    });
+    let of = |preset: &Value| shop(std::slice::from_ref(preset)).with_derived(Arc::clone(&lists));
+    let env = json!([{"name": "X", "value": "x".repeat(60_000)}]);
+    let preset = cluster("p", json!({"noProxyForm": "Portable", "noProxyFrom": ["AllServices"], "env": env}));
+    let pod = pod_of(json!({"containers": [container("a", json!({})), container("b", json!({}))]}));
+    let (outcome, injected) = created(&of(&preset), &pod);
+    assert_eq!(outcome, Outcome::injected);
+    assert!(!injected.to_string().contains("service-"));
+    // With the long value there already, there would be room for the names now.
+    assert_eq!(created(&of(&preset), &injected), (Outcome::unchanged, injected.clone()));
+    // What somebody else has said of the pod is not what reach did.
+    let mut told = injected.clone();
+    told["metadata"]["annotations"]["reach.dev/skipped"] = json!("something else");
+    assert!(created(&of(&preset), &told).1.to_string().contains("service-1499.shop"));
+    let mut newer = preset.clone();
+    newer["metadata"]["generation"] = json!(2);
+    let mut other = preset;
+    other["spec"]["env"][0]["value"] = json!("other");
+    for preset in [newer, other] {
+        let (outcome, again) = created(&of(&preset), &injected);
+        assert_eq!(outcome, Outcome::injected);
+        assert!(again.to_string().contains("service-1499.shop"));
     }
 }

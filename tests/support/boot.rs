@@ -235,10 +235,15 @@ impl Site {
         serde_json::from_slice(&output.stdout).ok()
     }
 
+    /// What cloud-init, the kubelet and the containers of static pods say at their ends, of a machine that has not come up.
     fn cloud_init_log(&self) -> String {
         let log = fs::read_to_string(self.path("/var/log/cloud-init-output.log")).unwrap_or_default();
         let start = log.ceil_char_boundary(log.len().saturating_sub(6000));
-        format!("\n--- the end of cloud-init's log:\n{}", &log[start..])
+        let script = "journalctl --unit=kubelet --lines=40 --no-pager --output=cat; tail -n 15 /var/log/pods/*/*/*.log";
+        let output = self.try_inside("sh").and_then(|mut sh| sh.args(["-c", script]).output().ok());
+        let said =
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        format!("\n--- the end of cloud-init's log:\n{}\n--- kubelet and containers:\n{said}", &log[start..])
     }
 
     /// A command that runs a program of the machine in it, as root.
