@@ -82,7 +82,7 @@ fn read(text: &str) -> Result<(), Unreadable> {
     let snapshot = shop(&[preset]);
     let pod = Pod::from_slice(text.as_bytes()).expect("a readable pod");
     let namespace = snapshot.namespace("shop").expect("a known namespace");
-    plan(&namespace, &pod, Target::Pod).map(|plan| drop::<Result<Plan<'_>, LeftAlone>>(plan))
+    plan(&namespace, &pod, Target::Pod).map(drop::<Result<Plan<'_>, LeftAlone>>)
 }
 
 #[test]
