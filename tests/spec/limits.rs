@@ -6,13 +6,14 @@ use prometheus_client::registry::Registry;
 use reach::admission::review;
 use reach::inject::patch::{TooLong, write_within};
 use reach::inject::pod::Pod;
+use reach::inject::set::Shared;
 use reach::inject::snapshot::{ClusterLists, Snapshot};
 use reach::inject::{LeftAlone, Plan, Target, Unreadable, plan, plan_within};
 use reach::no_proxy::portable::{Author, List};
 use reach::telemetry::{Outcome, ReviewMetrics};
 use serde_json::{Value, json};
 
-use super::{NO_LABELS, cluster, cluster_env, container, engine, pod_env, pod_of};
+use super::{NO_LABELS, cluster, cluster_env, container, engine, env_of, merge, pod_env, pod_of};
 
 /// Most bytes of the lists of volumes, and of mounts, that a pod may have.
 const MOST_OF_LISTS: usize = 2 * 1024 * 1024;
@@ -68,6 +69,58 @@ fn annotations_count_where_nothing_else_changes() {
         (None, Err(TooLong))
     );
     assert!(decided(&[preset], &pod_env(&["X=own"]), length).1.is_ok());
+}
+
+/// What large sets of presets that are kept may weigh together.
+const LARGE_KEPT: usize = 8 * 1024 * 1024;
+
+/// How many of 150 sets are kept, each of one preset of this spec and of all `others`, and what the first set gives a container.
+fn kept(spec: &Value, others: &[Value]) -> (usize, Vec<String>) {
+    let number = |n: usize| json!({"n": n.to_string()});
+    let own = |n: usize| {
+        let selector = json!({"selector": {"matchLabels": number(n)}, "letterCase": "AsWritten"});
+        cluster(&format!("own-{n}"), merge(spec.clone(), selector))
+    };
+    let snapshot = shop(&[others, &(0..150).map(own).collect::<Vec<_>>()].concat());
+    let pod = |n: usize| {
+        let mut pod = pod_env(&[]);
+        pod["metadata"]["labels"] = number(n);
+        pod
+    };
+    let is_kept = |n: &usize| {
+        let text = pod(*n).to_string();
+        let pod = Pod::from_slice(text.as_bytes()).expect("a readable pod");
+        let namespace = snapshot.namespace("shop").expect("a known namespace");
+        let plan = plan(&namespace, &pod, Target::Pod).expect("a readable pod").expect("something to do");
+        matches!(plan.sets[0], Shared::Kept(_))
+    };
+    let count = (0..150).filter(is_kept).count();
+    (count, env_of(&engine::inject(&snapshot, "shop", &pod(0), None).pod, "containers", 0))
+}
+
+#[test]
+fn of_large_sets_of_presets_as_many_are_kept_as_there_is_memory_for() {
+    let about = |count: usize, weight: usize| {
+        let expected = LARGE_KEPT / weight;
+        assert!(count.abs_diff(expected) <= expected / 20, "{count} of some {weight} bytes");
+    };
+    let names: Vec<String> = (0..1500).map(|number| format!("host-{number}.example")).collect();
+    let env = json!([
+        {"name": "http_proxy", "value": "http://proxy:1"},
+        {"name": "no_proxy", "value": names.join(",")},
+    ]);
+    // As JSON and as a value; in parts, with what is known of each, in the portable form only.
+    let (count, list) = kept(&json!({"noProxyForm": "AsWritten", "env": env}), &[]);
+    about(count, 3 * list[1].len());
+    let (count, list) = kept(&json!({"noProxyForm": "Portable", "env": env}), &[]);
+    about(count, 5 * list[1].len());
+    // What a container without variables of its own is given beside.
+    let (count, list) = kept(&json!({"noProxyForm": "Portable", "derive": ["Java"], "env": env}), &[]);
+    about(count, 5 * list[1].len() + list[2].len());
+    // The names of presets.
+    let others: Vec<Value> = (0..220).map(|n| cluster_env(&format!("{n:0>253}"), json!([]))).collect();
+    let (count, _) = kept(&json!({"env": [{"name": "X", "value": "x"}]}), &others);
+    about(count, others.len() * (253 + "ClusterPodPreset/@1,".len()));
 }
 
 /// Plans with a volume and a mount for a pod that is spelled like this.
