@@ -156,8 +156,8 @@ fn lists_of_volumes_and_mounts_are_read_up_to_their_length() {
     }
 }
 
-/// What the webhook answers to the creation of a pod, and the pod that comes of it.
-fn created(snapshot: &Snapshot, pod: &Value) -> (Outcome, Value) {
+/// What the webhook answers to the creation of a pod, how many warnings it gives, and the pod that comes of it.
+fn created(snapshot: &Snapshot, pod: &Value) -> (Outcome, usize, Value) {
     let request = json!({
         "uid": "u",
         "operation": "CREATE",
@@ -175,7 +175,7 @@ fn created(snapshot: &Snapshot, pod: &Value) -> (Outcome, Value) {
         let patch: json_patch::Patch = serde_json::from_slice(&patch).expect("an RFC 6902 patch");
         json_patch::patch(&mut pod, &patch).expect("a patch that applies");
     }
-    (answer.outcome, pod)
+    (answer.outcome, reply["response"]["warnings"].as_array().map_or(0, Vec::len), pod)
 }
 
 #[test]
@@ -189,22 +189,27 @@ fn names_that_were_left_out_once_stay_out_until_presets_say_something_else() {
     let env = json!([{"name": "X", "value": "x".repeat(60_000)}]);
     let preset = cluster("p", json!({"noProxyForm": "Portable", "noProxyFrom": ["AllServices"], "env": env}));
     let pod = pod_of(json!({"containers": [container("a", json!({})), container("b", json!({}))]}));
-    let (outcome, injected) = created(&of(&preset), &pod);
-    assert_eq!(outcome, Outcome::injected);
+    let (outcome, warnings, injected) = created(&of(&preset), &pod);
+    assert_eq!((outcome, warnings), (Outcome::injected, 1));
     assert!(!injected.to_string().contains("service-"));
     // With the long value there already, there would be room for the names now.
-    assert_eq!(created(&of(&preset), &injected), (Outcome::unchanged, injected.clone()));
+    assert_eq!(created(&of(&preset), &injected), (Outcome::unchanged, 1, injected.clone()));
+    // Nor is anything left out where there are none any more.
+    assert_eq!(
+        created(&shop(std::slice::from_ref(&preset)), &injected),
+        (Outcome::unchanged, 0, injected.clone())
+    );
     // What somebody else has said of the pod is not what reach did.
     let mut told = injected.clone();
     told["metadata"]["annotations"]["reach.dev/skipped"] = json!("something else");
-    assert!(created(&of(&preset), &told).1.to_string().contains("service-1499.shop"));
+    assert!(created(&of(&preset), &told).2.to_string().contains("service-1499.shop"));
     let mut newer = preset.clone();
     newer["metadata"]["generation"] = json!(2);
     let mut other = preset;
     other["spec"]["env"][0]["value"] = json!("other");
     for preset in [newer, other] {
-        let (outcome, again) = created(&of(&preset), &injected);
-        assert_eq!(outcome, Outcome::injected);
+        let (outcome, warnings, again) = created(&of(&preset), &injected);
+        assert_eq!((outcome, warnings), (Outcome::injected, 0));
         assert!(again.to_string().contains("service-1499.shop"));
     }
 }
