@@ -1,4 +1,4 @@
-//! Where a plan, a patch and what is kept of presets end: each limit to the byte, so that what fits is never refused.
+//! Where a plan, a patch and lists of a pod end, to the byte, so that what fits is never refused; and what is kept of presets.
 
 use std::sync::Arc;
 
