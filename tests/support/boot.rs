@@ -220,13 +220,13 @@ impl Site {
             }
             let ended = self.machine().as_mut().and_then(Process::end);
             if let Some(end) = ended {
-                panic!("the machine ended: {end}{}", self.cloud_init_log());
+                panic!("the machine ended: {end}{}", self.ends_of_logs());
             }
-            assert!(Instant::now() < deadline, "cloud-init is not done{}", self.cloud_init_log());
+            assert!(Instant::now() < deadline, "cloud-init is not done{}", self.ends_of_logs());
             thread::sleep(POLL_INTERVAL);
         };
         let errors = result["v1"]["errors"].as_array().expect("a list of errors");
-        assert!(errors.is_empty(), "cloud-init: {errors:?}{}", self.cloud_init_log());
+        assert!(errors.is_empty(), "cloud-init: {errors:?}{}", self.ends_of_logs());
     }
 
     /// What cloud-init says of this boot, once it is done.
@@ -236,7 +236,7 @@ impl Site {
     }
 
     /// What cloud-init, the kubelet and the containers of static pods say at their ends, of a machine that has not come up.
-    fn cloud_init_log(&self) -> String {
+    fn ends_of_logs(&self) -> String {
         let log = fs::read_to_string(self.path("/var/log/cloud-init-output.log")).unwrap_or_default();
         let start = log.ceil_char_boundary(log.len().saturating_sub(6000));
         let script = "journalctl --unit=kubelet --lines=40 --no-pager --output=cat; tail -n 15 /var/log/pods/*/*/*.log";
