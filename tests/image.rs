@@ -21,7 +21,8 @@ use rcgen::{CertificateParams, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use support::control_plane::{ControlPlane, Options};
-use support::serve::{PATH, Reach, patch, review_of};
+use support::review::{patch, review_of};
+use support::serve::{PATH, Reach};
 use support::{eventually, http};
 use tempfile::TempDir;
 

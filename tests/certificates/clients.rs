@@ -9,7 +9,8 @@ use crate::support::helm::text;
 use crate::support::http::{self, Reply};
 use crate::support::installation::{Installation, is_injected};
 use crate::support::pki::{Ca, Pair};
-use crate::support::serve::{PATH, Reach, review_of};
+use crate::support::review::review_of;
+use crate::support::serve::{PATH, Reach};
 
 /// Pods for each question.
 const PODS: usize = 20;

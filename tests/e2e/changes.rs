@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, OWN_WEBHOOK, annotation, env, pod, pod_preset, registration};
 use crate::support::eventually;
 use crate::support::http::post;
-use crate::support::serve::{PATH, Reach, review_of};
+use crate::support::review::review_of;
+use crate::support::serve::{PATH, Reach};
 
 fn timezone(zone: &str) -> Value {
     json!({"env": [{"name": "TZ", "value": zone}]})

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::support::control_plane::{ControlPlane, Options};
 use crate::support::eventually;
 use crate::support::installation::API_SERVER_FLAG;
-use crate::support::serve::{Reach, patch, review_of};
+use crate::support::review::{patch, review_of};
+use crate::support::serve::Reach;
 
 /// A control plane, the CRDs, `reach serve` and its registration.
 #[derive(Debug)]

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, env, pod, token_config};
 use crate::support::eventually;
-use crate::support::serve::{Reach, patch, review_of};
+use crate::support::review::{patch, review_of};
+use crate::support::serve::Reach;
 
 const KUBEADM: &str = "reach_no_proxy_watch_refused{watch=\"ConfigMap kubeadm-config\"}";
 

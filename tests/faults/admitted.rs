@@ -15,7 +15,7 @@ use crate::report::{Row, Size, percentiles};
 use crate::stage::Stage;
 use crate::support::eventually;
 use crate::support::load::Api;
-use crate::support::serve::{patch, review_of};
+use crate::support::review::{patch, review_of};
 use crate::tenancy::{Cluster, annotation, env, pod, registration};
 
 /// What the preset of [`with_proxy`] makes of a container without variables.

@@ -12,7 +12,8 @@ use crate::stage::Stage;
 use crate::support::eventually;
 use crate::support::http::{self, post, request};
 use crate::support::installation::{Installation, base64, value};
-use crate::support::serve::{PATH, command, patch, review_of};
+use crate::support::review::{patch, review_of};
+use crate::support::serve::{PATH, command};
 use crate::tenancy::{OWN_WEBHOOK, pod, pod_preset, stderr};
 
 /// What is searched for. Whatever it is part of has it as a whole.

@@ -22,7 +22,8 @@ use crate::report::{Size, percentiles};
 use crate::support::background::Background;
 use crate::support::eventually;
 use crate::support::http::{NAME, post, request};
-use crate::support::serve::{PATH, Reach, review_of};
+use crate::support::review::review_of;
+use crate::support::serve::{PATH, Reach};
 
 /// How long a call may take: what an API server is told to wait by default (the chart's `timeoutSeconds`).
 const TIMEOUT: Duration = Duration::from_secs(3);

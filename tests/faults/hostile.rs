@@ -23,7 +23,8 @@ use crate::report::{Row, Size};
 use crate::stage::Stage;
 use crate::support::background::Background;
 use crate::support::eventually;
-use crate::support::serve::{Reach, program, review_of};
+use crate::support::review::review_of;
+use crate::support::serve::{Reach, program};
 
 /// What the chart lets a replica have, in KiB.
 const MEMORY: u64 = 128 * 1024;

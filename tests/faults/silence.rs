@@ -15,7 +15,8 @@ use crate::relay::Relay;
 use crate::report::Size;
 use crate::stage::Stage;
 use crate::support::eventually_within;
-use crate::support::serve::{Reach, patch, review_of};
+use crate::support::review::{patch, review_of};
+use crate::support::serve::Reach;
 use crate::tenancy::{Cluster, OWN_WEBHOOK, pod, pod_preset};
 
 const NAMESPACE: &str = "silence";

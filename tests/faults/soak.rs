@@ -15,7 +15,8 @@ use crate::stage::Stage;
 use crate::support::background::SetOnDrop;
 use crate::support::eventually;
 use crate::support::load::{Api, Load as Creations};
-use crate::support::serve::{Reach, review_of};
+use crate::support::review::review_of;
+use crate::support::serve::Reach;
 use crate::tenancy::{Cluster, OWN_WEBHOOK, env, pod, pod_preset, registration};
 
 const NAMESPACE: &str = "soak";

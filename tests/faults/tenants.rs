@@ -13,7 +13,8 @@ use crate::stage::Stage;
 use crate::support::control_plane::{ControlPlane, Options};
 use crate::support::kubectl::Kubectl as _;
 use crate::support::load::{Api, Counts, Load as Creations};
-use crate::support::serve::{Reach, patch, review_of};
+use crate::support::review::{patch, review_of};
+use crate::support::serve::Reach;
 use crate::support::{eventually, eventually_within};
 use crate::tenancy::{Cluster, env, ok, pod, pod_preset};
 

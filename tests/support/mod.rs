@@ -20,6 +20,7 @@ pub mod node;
 pub mod pki;
 pub mod process;
 pub mod published;
+pub mod review;
 pub mod runner;
 pub mod serve;
 pub mod workloads;
