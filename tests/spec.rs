@@ -11,6 +11,8 @@
 mod engine;
 #[path = "spec/limits.rs"]
 mod limits;
+#[path = "support/review.rs"]
+mod review;
 
 use std::sync::{Arc, LazyLock};
 
@@ -93,6 +95,11 @@ fn merge(mut object: Value, fields: Value) -> Value {
         object.extend(fields);
     }
     object
+}
+
+/// A list of as many names.
+fn names(count: usize, before: &str, after: &str) -> String {
+    (0..count).map(|number| format!("{before}{number}{after}")).collect::<Vec<_>>().join(",")
 }
 
 static NO_LABELS: LazyLock<Value> = LazyLock::new(|| json!({}));
@@ -1220,20 +1227,19 @@ fn a_jvm_does_without_names_of_the_cluster_before_it_does_without_the_proxy() {
         merge(java_preset()["spec"].clone(), json!({"noProxyFrom": ["Services", "ClusterNetwork", "Nodes"]})),
     );
     let known = |services: usize| {
-        let names: Vec<String> = (0..services).map(|number| format!("service-{number}")).collect();
         let lists = ClusterLists {
             cluster_network: List::parse("10.32.0.0/16", Author::Preset),
             nodes: List::parse("192.0.2.7", Author::Preset),
             ..ClusterLists::default()
         };
-        let services = [("shop", Arc::new(List::parse(&names.join(","), Author::Preset)))];
+        let services = [("shop", Arc::new(List::parse(&names(services, "service-", ""), Author::Preset)))];
         engine::snapshot([&preset], [("shop", &*NO_LABELS)])
             .with_services(services)
             .with_derived(Arc::new(lists))
     };
+    let agent = "JAVA_TOOL_OPTIONS=-javaagent:/otel.jar";
     let told = |services: usize, own: &[&str]| {
-        let agent = ["JAVA_TOOL_OPTIONS=-javaagent:/otel.jar"];
-        let injection = engine::inject(&known(services), "shop", &pod_env(&[&agent, own].concat()), None);
+        let injection = engine::inject(&known(services), "shop", &pod_env(&[&[agent], own].concat()), None);
         (env_of(&injection.pod, "containers", 0).remove(0), injection.warnings)
     };
     let options = |patterns: &str| {
@@ -1258,10 +1264,8 @@ fn a_jvm_does_without_names_of_the_cluster_before_it_does_without_the_proxy() {
         assert_eq!(told(99, &[own]), (options(&format!("*.db|db|{shorter}")), without_names()));
     }
     // Too long without them, too.
-    let own =
-        format!("no_proxy={}", (0..99).map(|number| format!("host-{number}")).collect::<Vec<_>>().join(","));
-    let agent = "JAVA_TOOL_OPTIONS=-javaagent:/otel.jar".to_owned();
-    assert_eq!(told(99, &[&own]), (agent.clone(), warning("does not get the proxy")));
+    let own = format!("no_proxy={}", names(99, "host-", ""));
+    assert_eq!(told(99, &[&own]), (agent.to_owned(), warning("does not get the proxy")));
     // The list itself has the names.
     let list =
         env_of(&engine::inject(&known(99), "shop", &pod_env(&[]), None).pod, "containers", 0).remove(1);

@@ -96,7 +96,10 @@ pub fn inject_text(
 }
 
 /// Applies a patch with an implementation of RFC 6902 that is not ours.
-fn apply(patch: &[u8], pod: &mut Value) {
+///
+/// # Panics
+/// If it does anything but add, or does not apply.
+pub fn apply(patch: &[u8], pod: &mut Value) {
     for operation in operations(patch) {
         assert_eq!(operation["op"], "add", "only `add` is used: {operation}");
     }
